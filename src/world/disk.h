@@ -21,12 +21,18 @@ enum class FileId : int32_t { kNone = -1 };
 struct DirectoryEntry {
   std::string name;
   bool is_directory = false;
+  bool is_other = false;  // neither a directory nor a plain file: link, device, socket
 };
 
 struct FileStat {
   uint64_t size = 0;       // bytes
   uint64_t allocated = 0;  // bytes of disk space in use
   bool is_directory = false;
+  bool is_other = false;  // neither a directory nor a plain file: link, device, socket
+  // What changes when the file changes; 0 where unknown. In simulation from the virtual clock.
+  uint64_t inode = 0;
+  uint64_t mtime_ns = 0;
+  uint64_t ctime_ns = 0;
 };
 
 struct DiskSpace {
@@ -62,6 +68,8 @@ struct DiskOp : Runnable {
   static constexpr uint32_t kOpenExclusive = 4;  // with kOpenCreate: fail if it exists
   static constexpr uint32_t kOpenTruncate = 8;
   static constexpr uint32_t kOpenDirect = 16;    // O_DIRECT: offset, address, length 4 KiB aligned
+  // kOpen: fail on a symbolic link (-ELOOP); kStat: tell about the link, not its target.
+  static constexpr uint32_t kNoFollow = 32;
 
   Kind kind{};
   uint32_t flags = 0;
