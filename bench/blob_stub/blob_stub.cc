@@ -82,7 +82,7 @@ Result<std::unique_ptr<BlobStub>> BlobStub::start(BlobStubOptions options) {
     parts->congestion = std::string(name, strnlen(name, name_length));
   }
   parts->shared.connections_max = given.connections_max;
-  auto pool = std::make_shared<stub::BufferPool>();
+  auto pool = std::make_shared<stub::BufferPool>(given.pool_bytes);
   for (unsigned i = 0; i < given.threads; ++i) {
     parts->workers.push_back(std::make_unique<stub::Worker>(parts->shared, pool, fd));
     parts->workers.back()->start();

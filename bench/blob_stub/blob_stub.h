@@ -23,6 +23,7 @@ struct BlobStubOptions {
   unsigned threads = 1;             // 1 to 64
   std::string congestion = "reno";  // BBR halves loopback throughput; empty: the system's default
   uint32_t connections_max = 20000;
+  uint64_t pool_bytes = 0;  // touched at start and reused for bodies, for upload benchmarks
   BlobServiceConfig service;
   BlobFaults faults;
   uint64_t seed = 1;  // of the faults

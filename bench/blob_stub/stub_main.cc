@@ -19,6 +19,7 @@ struct Arguments {
   std::vector<std::string> synthetic;
   std::vector<std::string> many;
   std::string faults_json;
+  std::string pool = "0";
   double latency_ms = 0;
   double jitter_ms = 0;
   double connection_mibps = 0;
@@ -42,6 +43,7 @@ void declare(CLI::App& app, Arguments& given) {
   app.add_flag("--anonymous-read", options.service.anonymous_read, "reads need no credentials");
   app.add_flag("--discard-writes", options.service.discard_writes,
                "forget written bytes; they read back as synthetic bytes of seed 0");
+  app.add_option("--pool", given.pool, "memory for bodies that is touched at start, as 4GiB");
   app.add_option("--container", given.containers, "containers to make")->capture_default_str();
   app.add_option("--synthetic", given.synthetic,
                  "NAME:SIZE[:SEED], a blob of synthesised bytes in the first container");
@@ -127,6 +129,7 @@ Status serve(Arguments given) {
   if (!given.faults_json.empty()) {
     SHOAL_ASSIGN_OR_RETURN(faults, blob_faults_from_json(given.faults_json, faults));
   }
+  SHOAL_ASSIGN_OR_RETURN(given.options.pool_bytes, parse_size(given.pool));
   if (!base64_decode(given.options.service.key_base64)) {
     return fail(Code::kInvalidArgument, "--key is not base64");
   }

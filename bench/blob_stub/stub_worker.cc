@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstring>
 
 #include "blob_stub/stub_connection.h"
 
@@ -24,6 +25,15 @@ constexpr int kAcceptsPerTurn = 64;
 
 SteadyTime steady_now() { return SteadyTime(std::chrono::steady_clock::now().time_since_epoch()); }
 WallTime wall_now() { return std::chrono::system_clock::now(); }
+
+BufferPool::BufferPool(uint64_t bytes) : free_max_(std::max(kFreeMax, bytes / kBufferBytes)) {
+  free_.reserve(free_max_);
+  for (uint64_t made = 0; made + kBufferBytes <= bytes; made += kBufferBytes) {
+    auto buffer = std::make_unique<Buffer>(kBufferBytes);
+    std::memset(buffer->data(), 0, buffer->size());
+    free_.push_back(std::move(buffer));
+  }
+}
 
 std::shared_ptr<Buffer> BufferPool::take() {
   std::unique_ptr<Buffer> buffer;
@@ -43,7 +53,7 @@ std::shared_ptr<Buffer> BufferPool::take() {
 
 void BufferPool::give_back(std::unique_ptr<Buffer> buffer) {
   std::lock_guard lock(mutex_);
-  if (free_.size() < kFreeMax) free_.push_back(std::move(buffer));
+  if (free_.size() < free_max_) free_.push_back(std::move(buffer));
 }
 
 Worker::Worker(Shared& shared, std::shared_ptr<BufferPool> pool, int listen_fd)

@@ -33,12 +33,14 @@ struct Shared {
 class BufferPool : public std::enable_shared_from_this<BufferPool> {
  public:
   static constexpr size_t kBufferBytes = kMiB;
+  explicit BufferPool(uint64_t bytes);  // made and touched now; as many stay for reuse
   // Of kBufferBytes. Shared because contents outlive the request; returns here at the end.
   std::shared_ptr<Buffer> take();
 
  private:
-  static constexpr size_t kFreeMax = 512;
+  static constexpr size_t kFreeMax = 512;  // kept at least
   void give_back(std::unique_ptr<Buffer> buffer);
+  const size_t free_max_;
   std::mutex mutex_;
   std::vector<std::unique_ptr<Buffer>> free_;
 };
