@@ -27,7 +27,8 @@ using Kind = DiskOp::Kind;
 constexpr uint64_t kMiddle = uint64_t{8} * kMiB;  // bytes moved by one kernel operation, at most
 constexpr uint64_t kWritebackStep = kGiB;         // the opcode's length has 32 bits
 constexpr unsigned kRetriesMax = 64;              // of an operation that was interrupted
-constexpr unsigned kStatMask = STATX_TYPE | STATX_SIZE | STATX_BLOCKS;
+constexpr unsigned kStatMask =
+    STATX_TYPE | STATX_SIZE | STATX_BLOCKS | STATX_INO | STATX_MTIME | STATX_CTIME;
 
 int open_flags_of(uint32_t flags) {
   int out = O_CLOEXEC | O_NOFOLLOW;
@@ -39,8 +40,21 @@ int open_flags_of(uint32_t flags) {
   return out;
 }
 
+uint64_t nanoseconds_of(const struct statx_timestamp& time) {
+  if (time.tv_sec < 0) return 0;  // before 1970
+  return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
+}
+
 FileStat stat_of(const struct statx& from) {
-  return {from.stx_size, from.stx_blocks * 512, S_ISDIR(from.stx_mode)};
+  FileStat stat;
+  stat.size = from.stx_size;
+  stat.allocated = from.stx_blocks * 512;
+  stat.is_directory = S_ISDIR(from.stx_mode);
+  stat.is_other = !S_ISDIR(from.stx_mode) && !S_ISREG(from.stx_mode);
+  stat.inode = from.stx_ino;
+  stat.mtime_ns = nanoseconds_of(from.stx_mtime);
+  stat.ctime_ns = nanoseconds_of(from.stx_ctime);
+  return stat;
 }
 
 bool is_for_helper(Kind kind) {
@@ -190,7 +204,7 @@ int64_t list(DiskOp& op) {
       type = IFTODT(about.st_mode);
     }
     if (type != DT_REG && type != DT_DIR && type != DT_LNK) continue;
-    op.entries.push_back({std::string(name), type == DT_DIR});
+    op.entries.push_back({std::string(name), type == DT_DIR, type != DT_DIR && type != DT_REG});
   }
   closedir(directory);
   if (result < 0) op.entries.clear();
