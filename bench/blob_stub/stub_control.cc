@@ -44,7 +44,7 @@ BlobReply add_blobs(Shared& shared, const std::string& body) {
   std::string name = item["name"];
   uint64_t seed = number_or(item, "seed", hash_string(name).low);
   uint64_t count = number_or(item, "count", 0);
-  if (!validate_object_name(name) || count > kCountMax) {
+  if (name.empty() || name.size() > kObjectNameBytesMax - 8 || count > kCountMax) {
     return problem(400, "the name is not valid or count is above 10,000,000");
   }
   std::lock_guard lock(shared.mutex);
