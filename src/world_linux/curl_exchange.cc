@@ -282,6 +282,8 @@ Error CurlExchange::failure(CURLcode code, SteadyTime now) const {
       return error(Code::kUnavailable, fmt::format("the body ended early: {}", reason));
     case CURLE_URL_MALFORMAT:
     case CURLE_UNSUPPORTED_PROTOCOL:
+      // Or the server does not speak HTTP.
+      if (connected) return error(Code::kUnavailable, reason);
       return error(Code::kInvalidArgument, fmt::format("bad URL: {}", reason));
     case CURLE_PEER_FAILED_VERIFICATION:
       return error(Code::kUnavailable,

@@ -271,7 +271,6 @@ void CurlEngine::wake() {
 
 void CurlEngine::serve() {
   now_ = read_steady_clock();
-  open_multi();
   while (true) {
     take_incoming();
     {
@@ -409,6 +408,7 @@ bool CurlEngine::admit_from(CurlHost& host) {
 }
 
 void CurlEngine::activate(CurlExchange& exchange) {
+  if (multi_ == nullptr) open_multi();
   CURL* easy = take_handle();
   Status status = exchange.prepare(easy, now_);
   if (!status) {
@@ -485,7 +485,6 @@ void CurlEngine::wait() {
     int ready = poll(&own, 1, limit);
     if (ready > 0) {
       drain_wake_ups();
-      if (multi_ == nullptr) open_multi();
     } else if (ready == 0 && read_steady_clock() >= idle_since_ + options_.idle_timeout) {
       close_multi();
     }
