@@ -43,6 +43,11 @@ class Cancel {
   bool requested() const { return requested_; }
   // Tells every hook once. Idempotent.
   void request();
+  // Ready for the next attempt; nothing may still listen.
+  void reset() {
+    SHOAL_ASSERT(first_ == nullptr, "a cancelled flow is still running");
+    requested_ = false;
+  }
 
  private:
   friend class CancelHook;

@@ -39,8 +39,8 @@ struct Attributes {
   InodeId inode = InodeId::kNone;  // what the kernel calls nodeid
   uint64_t number = 0;             // st_ino: stable for a path while it exists
   uint64_t size = 0;
-  uint64_t allocated = 0;          // bytes, for st_blocks
-  uint32_t mode = 0;               // type and permission bits
+  uint64_t allocated = 0;  // bytes, for st_blocks
+  uint32_t mode = 0;       // type and permission bits
   uint32_t links = 1;
   uint32_t uid = 0;
   uint32_t gid = 0;

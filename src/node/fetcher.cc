@@ -1,0 +1,251 @@
+#include "node/fetcher.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace shoal {
+
+namespace {
+
+constexpr uint64_t kWindowFirst = 1 * kMiB;
+constexpr uint64_t kUnitMin = 256 * kKiB;
+constexpr uint64_t kUnitMax = 8 * kMiB;
+constexpr int kCorruptRetries = 3;
+
+uint64_t round_down(uint64_t value) { return value / kPieceBytes * kPieceBytes; }
+uint64_t round_up(uint64_t value) { return (value + kPieceBytes - 1) / kPieceBytes * kPieceBytes; }
+
+}  // namespace
+
+struct Fetcher::Fetch {
+  Fetch(Executor& executor, Range wanted, Permit permit)
+      : range(wanted), buffer(wanted.length), memory(std::move(permit)), changed(executor) {}
+  Range range;
+  Buffer buffer;
+  Permit memory;
+  uint64_t arrived = 0;  // leading bytes of the buffer that are there
+  bool done = false;     // arrived == range.length, or status tells why not
+  bool filled = false;   // left the list of fetches
+  Status status;
+  Signal changed;
+};
+
+Fetcher::Fetcher(NodeCore& core, FileRef file, std::string object, std::string etag)
+    : core_(core),
+      file_(std::move(file)),
+      object_(std::move(object)),
+      etag_(std::move(etag)),
+      idle_(core.executor()) {}
+
+Fetcher::~Fetcher() { SHOAL_ASSERT(fetches_.empty()); }
+
+void Fetcher::renamed(std::string object, std::string etag) {
+  object_ = std::move(object);
+  etag_ = std::move(etag);
+}
+
+std::shared_ptr<Fetcher::Fetch> Fetcher::find(uint64_t offset) {
+  for (const auto& fetch : fetches_) {
+    if (fetch->range.offset <= offset && offset < fetch->range.end()) return fetch;
+  }
+  return nullptr;
+}
+
+std::vector<Range> Fetcher::unclaimed(Range range) {
+  std::vector<Range> open;
+  for (Range gap : file_->missing(range)) {
+    uint64_t at = gap.offset;
+    while (at < gap.end()) {
+      if (auto fetch = find(at)) {
+        at = fetch->range.end();
+        continue;
+      }
+      uint64_t end = gap.end();
+      for (const auto& fetch : fetches_) {
+        if (fetch->range.offset > at) end = std::min(end, fetch->range.offset);
+      }
+      open.push_back({at, end - at});
+      at = end;
+    }
+  }
+  return open;
+}
+
+std::shared_ptr<Fetcher::Fetch> Fetcher::start(Range range, Permit memory) {
+  SHOAL_ASSERT(range.length > 0 && range.offset % kPieceBytes == 0);
+  SHOAL_ASSERT(range.end() <= file_->size());
+  auto fetch = std::make_shared<Fetch>(core_.executor(), range, std::move(memory));
+  if (!core_.gate.spawn(run(shared_from_this(), fetch))) return nullptr;
+  fetches_.push_back(fetch);
+  return fetch;
+}
+
+Task<void> Fetcher::run(std::shared_ptr<Fetcher> self, std::shared_ptr<Fetch> fetch) {
+  NodeCore& core = self->core_;
+  SteadyTime begun = core.now();
+  Fetch* raw = fetch.get();  // owned by this frame; the origin drops the callback before it ends
+  auto progress = [raw](uint64_t bytes) {
+    if (bytes <= raw->arrived || bytes > raw->range.length) return;
+    raw->arrived = bytes;
+    raw->changed.notify_all();
+  };
+  Context context = core.background();
+  context.cancel = &core.stopping;
+  Status status = co_await core.origin.read(self->object_, self->etag_, fetch->range.offset,
+                                            fetch->buffer.span(), progress, context);
+  if (status) {
+    fetch->arrived = fetch->range.length;
+    core.metrics.origin_read_us.record(static_cast<uint64_t>(
+        std::chrono::duration_cast<std::chrono::microseconds>(core.now() - begun).count()));
+  }
+  fetch->status = status;
+  fetch->done = true;
+  fetch->changed.notify_all();
+  if (status) {
+    Status filled = co_await self->file_->fill(fetch->range.offset, fetch->buffer.span());
+    if (!filled && filled.error().code() != Code::kNoSpace) {
+      core.log.warning("caching {}: {}", self->object_, filled.error().to_string());
+    }
+  }
+  self->fetches_.remove(fetch);
+  fetch->filled = true;
+  fetch->changed.notify_all();
+  if (self->fetches_.empty()) self->idle_.notify_all();
+}
+
+Task<void> Fetcher::wait_idle() {
+  while (!fetches_.empty()) {
+    Status status = co_await idle_.wait({});
+    SHOAL_ASSERT(status.has_value());
+  }
+}
+
+Task<Status> Fetcher::demand(Range range, Context context) {
+  while (true) {
+    std::vector<Range> open = unclaimed(range);
+    if (open.empty()) co_return Status();
+    Range next{open[0].offset, std::min(open[0].length, kUnitMax)};
+    auto memory = co_await core_.fetch_memory.acquire(next.length, context);
+    if (!memory) co_return fail(std::move(memory).error());
+    // Others may have begun meanwhile: look again, now holding the memory.
+    open = unclaimed(next);
+    if (open.empty() || open[0] != next) continue;
+    if (start(next, std::move(*memory)) == nullptr) {
+      co_return fail(Code::kCancelled, "shutting down");
+    }
+  }
+}
+
+void Fetcher::prefetch(Range asked, ReadPattern& pattern) {
+  // The kernel splits a large read into parallel requests that arrive out of order, so "sequential"
+  // allows a few requests of slack around the expected place.
+  uint64_t slack = 4 * asked.length;
+  bool sequential = asked.offset != 0 && asked.offset + slack >= pattern.next &&
+                    asked.offset <= pattern.next + slack;
+  if (!sequential) {
+    pattern = {asked.end(), 0, 0};
+    return;
+  }
+  pattern.next = std::max(pattern.next, asked.end());
+  if (pattern.window == 0) {
+    pattern.window = std::max(kWindowFirst, 2 * asked.length);
+  } else if (pattern.ahead >= asked.end() + pattern.window / 2) {
+    return;  // ask in few large requests: only when half of the window has been used up
+  } else {
+    pattern.window *= 2;
+  }
+  pattern.window = std::min(core_.options.prefetch_bytes_max, pattern.window);
+  uint64_t limit = std::min(file_->size(), round_up(asked.end() + pattern.window));
+  uint64_t at = std::max(pattern.ahead, round_down(asked.offset));
+  if (at >= limit) return;
+  uint64_t unit = std::clamp(pattern.window / 8, kUnitMin, kUnitMax);
+  for (const Range& gap : unclaimed({at, limit - at})) {
+    for (uint64_t offset = gap.offset; offset < gap.end(); offset += unit) {
+      Range part{offset, std::min(unit, gap.end() - offset)};
+      auto memory = core_.fetch_memory.try_acquire(part.length);
+      if (!memory) {
+        pattern.ahead = offset;
+        return;
+      }
+      if (start(part, std::move(*memory)) == nullptr) return;
+    }
+  }
+  pattern.ahead = std::max(pattern.ahead, limit);
+}
+
+Task<Status> Fetcher::read(uint64_t offset, ByteSpan into, ReadPattern* pattern, Context context) {
+  SHOAL_ASSERT(offset + into.size() <= file_->size());
+  Range asked{offset, into.size()};
+  if (asked.length == 0) co_return Status();
+  std::vector<Range> gaps = file_->missing(asked);
+  if (gaps.empty()) {
+    core_.metrics.read_hits.add();
+  } else {
+    core_.metrics.read_misses.add();
+    SHOAL_CO_RETURN_IF_ERROR(co_await demand(asked, context));
+  }
+  if (pattern != nullptr) prefetch(asked, *pattern);
+
+  int corrupt = 0;
+  uint64_t at = offset;
+  while (at < asked.end()) {
+    std::vector<Range> missing = file_->missing({at, asked.end() - at});
+    uint64_t present_end = missing.empty() ? asked.end() : std::max(at, missing[0].offset);
+    if (present_end > at) {
+      Status status = co_await file_->read(at, into.subspan(at - offset, present_end - at));
+      if (!status && status.error().code() == Code::kCorrupt && !file_->staged() &&
+          ++corrupt <= kCorruptRetries) {
+        SHOAL_CO_RETURN_IF_ERROR(co_await demand(asked, context));
+        continue;
+      }
+      SHOAL_CO_RETURN_IF_ERROR(std::move(status));
+      at = present_end;
+      continue;
+    }
+    std::shared_ptr<Fetch> fetch = find(at);
+    if (fetch == nullptr) {  // evicted or failed to be cached since: fetch again
+      SHOAL_CO_RETURN_IF_ERROR(co_await demand({at, asked.end() - at}, context));
+      continue;
+    }
+    uint64_t want = std::min(asked.end(), fetch->range.end()) - fetch->range.offset;
+    while (!fetch->done && fetch->arrived < want) {
+      SHOAL_CO_RETURN_IF_ERROR(co_await fetch->changed.wait(context));
+    }
+    if (fetch->arrived < want) co_return fetch->status;
+    uint64_t from = at - fetch->range.offset;
+    std::memcpy(into.data() + (at - offset), fetch->buffer.data() + from, want - from);
+    at = fetch->range.offset + want;
+  }
+  co_return Status();
+}
+
+Task<Status> Fetcher::complete(Range range, std::function<void(uint64_t)> progress,
+                               Context context) {
+  range.length = std::min(range.end(), file_->size()) - range.offset;
+  uint64_t at = range.offset;
+  while (at < range.end()) {
+    // Keep a window in flight, wait for its first part.
+    uint64_t window = std::min<uint64_t>(range.end(), at + core_.options.prefetch_bytes_max);
+    Range now{at, std::min<uint64_t>(kUnitMax, range.end() - at)};
+    SHOAL_CO_RETURN_IF_ERROR(co_await demand(now, context));
+    for (const Range& gap : unclaimed({at, window - at})) {
+      for (uint64_t offset = gap.offset; offset < gap.end(); offset += kUnitMax) {
+        Range part{offset, std::min(kUnitMax, gap.end() - offset)};
+        auto memory = core_.fetch_memory.try_acquire(part.length);
+        if (!memory || start(part, std::move(*memory)) == nullptr) break;
+      }
+    }
+    while (auto fetch = find(at)) {
+      while (!fetch->filled) SHOAL_CO_RETURN_IF_ERROR(co_await fetch->changed.wait(context));
+      SHOAL_CO_RETURN_IF_ERROR(fetch->status);
+    }
+    if (!file_->missing(now).empty()) {
+      co_return fail(Code::kNoSpace, "the cache has no room for " + object_);
+    }
+    if (progress) progress(now.length);
+    at = now.end();
+  }
+  co_return Status();
+}
+
+}  // namespace shoal

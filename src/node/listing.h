@@ -1,0 +1,48 @@
+// Listing: the names directly in one directory of the origin, page by page. One background task
+// fetches pages a little ahead of the reader; a complete listing answers look-ups until it expires.
+//
+// Shared by directory handles, the directory's inode and the paging task; shard's thread.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+
+#include "node/attributes.h"
+#include "node/node_core.h"
+
+namespace shoal {
+
+struct ListedEntry {
+  std::string name;  // leaf
+  bool is_prefix = false;
+  uint64_t size = 0;
+  std::string etag;
+  WallTime modified{};
+  Metadata metadata;
+};
+
+struct Listing {
+  explicit Listing(Executor& executor) : changed(executor) {}
+
+  std::deque<ListedEntry> entries;                       // addresses stay
+  std::unordered_map<std::string_view, size_t> by_name;  // keys point into entries
+  bool complete = false;
+  Status status;             // why it ended early
+  bool usable = true;        // false once a local change made it wrong
+  SteadyTime fresh_until{};  // for look-ups, when complete
+  size_t consumed = 0;       // how far the furthest reader is
+  Signal changed;
+
+  const ListedEntry* find(std::string_view name) const {
+    auto found = by_name.find(name);
+    return found == by_name.end() ? nullptr : &entries[found->second];
+  }
+
+  // Starts the paging task in the core's gate. `directory` is the path, "" for the root.
+  static std::shared_ptr<Listing> start(NodeCore& core, std::string directory, Context context);
+};
+
+}  // namespace shoal

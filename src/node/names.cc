@@ -1,0 +1,828 @@
+// Names: look-up, directories, links, unlink and rename.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "base/object_name.h"
+#include "node/file_system_impl.h"
+
+#ifndef RENAME_NOREPLACE
+#define RENAME_NOREPLACE 1
+#endif
+
+namespace shoal {
+
+namespace {
+
+constexpr size_t kAbsentNamesMax = 4096;  // per directory
+constexpr Duration kRevalidateLimit = std::chrono::seconds(5);
+constexpr size_t kRenamesParallel = 16;
+
+bool is_outage(const Error& error) {
+  return error.code() == Code::kUnavailable || error.code() == Code::kThrottled ||
+         error.code() == Code::kDeadlineExceeded;
+}
+
+}  // namespace
+
+FileSystemImpl::FileSystemImpl(NodeCore& core)
+    : core_(core),
+      tree_(core.executor()),
+      write_back_(
+          core,
+          {[this](const auto& version, const auto& info) { on_committed(version, info); },
+           [this](const auto& version, const auto& object) { on_conflicted(version, object); }}),
+      flights_gate_(core.executor()),
+      heads_(core.executor(), flights_gate_) {
+  tree_.root().attributes.mode = core.options.directory_mode;
+  tree_.root().modified = core.world.executor.wall_now();
+}
+
+FileSystemImpl::~FileSystemImpl() = default;
+
+Result<Inode*> FileSystemImpl::inode_of(InodeId id) {
+  Inode* inode = tree_.find(id);
+  if (inode == nullptr) return fail(Code::kStale, "the kernel names an inode that is gone");
+  return inode;
+}
+
+Result<Inode*> FileSystemImpl::directory_of(InodeId id) {
+  SHOAL_ASSIGN_OR_RETURN(Inode * inode, inode_of(id));
+  if (!inode->is_directory()) return fail(Code::kNotDirectory, "not a directory");
+  for (Inode* at = inode; at->id != InodeId::kRoot; at = at->parent) {
+    if (at->parent == nullptr) return fail(Code::kNotFound, "the directory was removed");
+  }
+  return inode;
+}
+
+Attributes FileSystemImpl::attributes_of(const Inode& inode) const {
+  const NodeOptions& options = core_.options;
+  Attributes out;
+  out.inode = inode.id;
+  out.number = inode.number;
+  out.size = inode.content.file && inode.staged ? inode.content.file->size() : inode.size;
+  out.uid = inode.attributes.uid.value_or(options.uid);
+  out.gid = inode.attributes.gid.value_or(options.gid);
+  switch (inode.attributes.kind) {
+    case FileKind::kDirectory:
+      out.mode = S_IFDIR | inode.attributes.mode.value_or(options.directory_mode);
+      out.links = 2;
+      break;
+    case FileKind::kSymlink:
+      out.mode = S_IFLNK | 0777;
+      break;
+    case FileKind::kFile:
+      out.mode = S_IFREG | inode.attributes.mode.value_or(options.file_mode);
+      break;
+  }
+  if (inode.unlinked && !inode.is_directory()) out.links = 0;
+  out.allocated = inode.content.file && inode.staged ? inode.content.file->allocated()
+                                                     : (out.size + 511) / 512 * 512;
+  out.modified = inode.attributes.modified.value_or(inode.modified);
+  out.accessed = std::max(inode.accessed, out.modified);
+  out.changed = std::max(inode.changed, inode.modified);
+  return out;
+}
+
+Entry FileSystemImpl::entry_of(Inode& inode) const {
+  Entry entry;
+  entry.attributes = attributes_of(inode);
+  entry.entry_ttl = core_.options.attr_ttl;
+  if (!inode.staged && inode.fresh_until > core_.now()) {
+    entry.entry_ttl = std::min(entry.entry_ttl, inode.fresh_until - core_.now());
+  }
+  entry.attribute_ttl = core_.options.attr_ttl;
+  return entry;
+}
+
+void FileSystemImpl::forget(InodeId id, uint64_t lookups) {
+  Inode* inode = tree_.find(id);
+  if (inode == nullptr || id == InodeId::kRoot) return;
+  inode->lookups -= std::min(lookups, inode->lookups);
+  tree_.drop_if_unused(*inode);
+}
+
+void FileSystemImpl::invalidate_listing(std::string_view directory) {
+  Inode* inode = tree_.find_path(directory);
+  if (inode == nullptr || inode->listing == nullptr) return;
+  inode->listing->usable = false;
+  inode->listing = nullptr;
+}
+
+// After a local change of a name: nothing remembered about it holds.
+void FileSystemImpl::changed_names(Inode& directory, const std::string& name) {
+  directory.absent_until.erase(name);
+  if (directory.listing != nullptr) {
+    directory.listing->usable = false;
+    directory.listing = nullptr;
+  }
+  directory.modified = core_.world.executor.wall_now();
+  directory.changed = directory.modified;
+}
+
+Inode& FileSystemImpl::adopt(Inode& directory, const std::string& name, const ObjectInfo& info) {
+  FileAttributes attributes = decode_attributes(info.metadata);
+  Inode* child = tree_.child(directory, name);
+  if (child != nullptr) {
+    bool same_kind = child->attributes.kind == attributes.kind;
+    if (child->staged != nullptr) return *child;
+    if (same_kind && (child->is_directory() || child->etag == info.etag)) {
+      child->fresh_until = core_.now() + core_.options.attr_ttl;
+      if (child->is_directory() && !info.etag.empty()) {
+        child->etag = info.etag;
+        child->marker = true;
+        child->attributes = std::move(attributes);
+      }
+      return *child;
+    }
+    tree_.detach(*child);  // another version: whoever has the old one open keeps it
+    tree_.drop_if_unused(*child);
+  }
+  Inode& made = tree_.add(directory, name, std::move(attributes));
+  made.size = made.is_directory() ? 0 : info.size;
+  made.etag = info.etag;
+  made.marker = made.is_directory() && !info.etag.empty();
+  made.modified = info.modified;
+  made.changed = info.modified;
+  made.accessed = info.modified;
+  made.fresh_until = core_.now() + core_.options.attr_ttl;
+  return made;
+}
+
+Inode& FileSystemImpl::adopt_staged(Inode& directory, const std::string& name,
+                                    const WriteBack::Version& version) {
+  if (Inode* child = tree_.child(directory, name)) {
+    if (child->staged == version) return *child;
+    tree_.detach(*child);
+    tree_.drop_if_unused(*child);
+  }
+  SHOAL_ASSERT(version->inode == nullptr);
+  Inode& made = tree_.add(directory, name, decode_attributes(version->record.metadata));
+  made.size = version->size();
+  made.etag = version->record.base_etag;
+  made.modified = version->record.changed;
+  made.changed = version->record.changed;
+  made.accessed = version->record.changed;
+  made.staged = version;
+  version->inode = &made;
+  return made;
+}
+
+Task<Result<ObjectInfo>> FileSystemImpl::head_or_prefix(std::string path) {
+  auto info = co_await core_.origin.head(path, core_.background());
+  if (info || info.error().code() != Code::kNotFound) co_return info;
+  ListOptions below;
+  below.prefix = path + "/";
+  below.recursive = true;
+  below.entries_max = 1;
+  auto page = co_await core_.origin.list(below, core_.background());
+  if (!page) co_return fail(std::move(page).error());
+  if (page->objects.empty() && page->prefixes.empty()) co_return info;
+  ObjectInfo directory;
+  directory.name = path;
+  directory.metadata["hdi_isfolder"] = "true";
+  co_return directory;
+}
+
+Task<Result<ObjectInfo>> FileSystemImpl::ask_origin(std::string path, Context context) {
+  std::function<Task<Result<ObjectInfo>>()> start = [this, path] { return head_or_prefix(path); };
+  return heads_.run(path, std::move(start), context);
+}
+
+// The inode of a name, from what is known locally or else from the origin.
+Task<Result<Inode*>> FileSystemImpl::resolve(Inode& directory, std::string name, Context context) {
+  if (name.size() > kNameBytesMax) co_return fail(Code::kNameTooLong, name);
+  InodeUse keep(tree_, directory);
+  std::string path = join_path(tree_.path(directory), name);
+  if (path == ".shoal" || path.starts_with(".shoal/")) {
+    co_return fail(Code::kNotFound, "the prefix .shoal belongs to Shoal");
+  }
+  SHOAL_CO_RETURN_IF_ERROR(validate_object_name(path));
+  Inode* child = tree_.child(directory, name);
+  if (child != nullptr && (child->staged || child->fresh_until > core_.now())) co_return child;
+  if (auto version = write_back_.find(path)) co_return &adopt_staged(directory, name, version);
+  if (write_back_.any_below(path)) {
+    ObjectInfo implied;
+    implied.metadata["hdi_isfolder"] = "true";
+    co_return &adopt(directory, name, implied);
+  }
+  auto absent = directory.absent_until.find(name);
+  if (absent != directory.absent_until.end()) {
+    if (absent->second > core_.now()) co_return fail(Code::kNotFound, path);
+    directory.absent_until.erase(absent);
+  }
+  if (directory.listing != nullptr) {
+    const Listing& listing = *directory.listing;
+    if (!listing.complete || !listing.status || listing.fresh_until <= core_.now()) {
+      if (listing.complete) directory.listing = nullptr;
+    } else if (const ListedEntry* entry = listing.find(name)) {
+      ObjectInfo info{path, entry->size, entry->etag, entry->modified, entry->metadata};
+      if (entry->is_prefix) info.metadata["hdi_isfolder"] = "true";
+      co_return &adopt(directory, name, info);
+    } else {
+      co_return fail(Code::kNotFound, path);
+    }
+  }
+  bool may_be_stale = child != nullptr && core_.options.attr_ttl > Duration(0);
+  if (may_be_stale && origin_away_until_ > core_.now()) {
+    core_.metrics.stale_served.add();
+    co_return child;
+  }
+  auto info = co_await ask_origin(
+      path, may_be_stale ? context.tightened(core_.executor(), kRevalidateLimit) : context);
+  if (!directory.attached()) co_return fail(Code::kNotFound, path);
+  // What happened locally meanwhile wins over the origin's answer.
+  if (auto version = write_back_.find(path)) co_return &adopt_staged(directory, name, version);
+  child = tree_.child(directory, name);
+  if (info) {
+    origin_away_until_ = SteadyTime{};
+    co_return &adopt(directory, name, *info);
+  }
+  if (info.error().code() == Code::kNotFound) {
+    if (child != nullptr && child->staged == nullptr && !write_back_.any_below(path)) {
+      tree_.detach(*child);
+      tree_.drop_if_unused(*child);
+    }
+    if (directory.absent_until.size() >= kAbsentNamesMax) directory.absent_until.clear();
+    if (core_.options.negative_ttl > Duration(0)) {
+      directory.absent_until[name] = core_.now() + core_.options.negative_ttl;
+    }
+  } else if (is_outage(info.error()) && child != nullptr && may_be_stale) {
+    // The origin is away: old attributes are better than none, and said to be so.
+    origin_away_until_ = core_.now() + kRevalidateLimit;
+    core_.metrics.stale_served.add();
+    core_.log.warning("{}: {}; answering from old attributes", path, info.error().to_string());
+    co_return child;
+  }
+  co_return fail(std::move(info).error());
+}
+
+Task<Result<Entry>> FileSystemImpl::lookup(InodeId parent, std::string name, Context context) {
+  SHOAL_CO_ASSIGN_OR_RETURN(Inode * directory, directory_of(parent));
+  SHOAL_CO_ASSIGN_OR_RETURN(Inode * inode, co_await resolve(*directory, std::move(name), context));
+  ++inode->lookups;
+  co_return entry_of(*inode);
+}
+
+Task<Status> FileSystemImpl::check_name(Inode& directory, const std::string& name) {
+  if (core_.options.read_only) co_return fail(Code::kReadOnly, "mounted read-only");
+  if (!is_valid_component(name)) {
+    co_return fail(name.size() > kNameBytesMax ? Code::kNameTooLong : Code::kInvalidArgument, name);
+  }
+  std::string path = join_path(tree_.path(directory), name);
+  if (path == ".shoal") co_return fail(Code::kPermissionDenied, ".shoal belongs to Shoal");
+  co_return validate_object_name(path);
+}
+
+Task<Result<HandleId>> FileSystemImpl::open_directory(InodeId id, Context context) {
+  SHOAL_CO_ASSIGN_OR_RETURN(Inode * inode, directory_of(id));
+  SHOAL_CO_RETURN_IF_ERROR(context.check(core_.executor()));
+  auto handle = std::make_shared<DirectoryHandle>();
+  handle->inode = inode;
+  ++inode->handles;
+  uint64_t number = next_handle_++;
+  directories_.emplace(number, std::move(handle));
+  co_return static_cast<HandleId>(number);
+}
+
+Task<void> FileSystemImpl::release_directory(HandleId id) {
+  auto found = directories_.find(static_cast<uint64_t>(id));
+  if (found == directories_.end()) co_return;
+  Inode* inode = found->second->inode;
+  if (found->second->listing) found->second->listing->changed.notify_all();
+  directories_.erase(found);
+  SHOAL_ASSERT(inode->handles > 0);
+  --inode->handles;
+  tree_.drop_if_unused(*inode);
+}
+
+Task<Status> FileSystemImpl::read_directory(HandleId id, uint64_t cookie, bool plus,
+                                            std::function<bool(const DirectoryItem&)> add,
+                                            Context context) {
+  auto found = directories_.find(static_cast<uint64_t>(id));
+  if (found == directories_.end()) co_return fail(Code::kInvalidArgument, "unknown handle");
+  std::shared_ptr<DirectoryHandle> handle = found->second;
+  Inode& directory = *handle->inode;
+  InodeUse keep(tree_, directory);
+  if (!directory.attached()) co_return Status();  // removed: empty
+  std::string path = tree_.path(directory);
+  if (handle->listing == nullptr || cookie == 0) {  // rewinddir sees the directory anew
+    handle->overlay = write_back_.list(path);
+    handle->overlay_names.clear();
+    for (const auto& [name, version] : handle->overlay) handle->overlay_names[name] = true;
+    bool reuse = directory.listing && directory.listing->complete && directory.listing->usable &&
+                 directory.listing->status && directory.listing->fresh_until > core_.now();
+    handle->listing = reuse ? directory.listing : Listing::start(core_, path, context);
+    if (!reuse && core_.options.attr_ttl > Duration(0)) directory.listing = handle->listing;
+  }
+  std::shared_ptr<Listing> listing = handle->listing;
+  uint64_t overlay_end = 2 + handle->overlay.size();
+  for (uint64_t at = cookie;; ++at) {
+    DirectoryItem item;
+    item.cookie = at + 1;
+    Inode* inode = nullptr;
+    if (at < 2) {
+      item.name = at == 0 ? "." : "..";
+      item.entry.attributes = attributes_of(directory);
+      item.entry.attributes.inode = InodeId::kNone;
+      if (!add(item)) co_return Status();
+      continue;
+    }
+    if (at < overlay_end) {
+      const auto& [name, version] = handle->overlay[at - 2];
+      item.name = name;
+      std::string child_path = join_path(path, name);
+      if (version != nullptr && write_back_.find(child_path) != version) {
+        // Committed, renamed or unlinked since the directory was opened.
+        auto now = co_await resolve(directory, name, context);
+        if (!now) continue;
+        inode = *now;
+      } else if (version != nullptr) {
+        inode = &adopt_staged(directory, name, version);
+      } else {
+        auto now = co_await resolve(directory, name, context);
+        if (!now) continue;
+        inode = *now;
+      }
+      item.entry = entry_of(*inode);
+    } else {
+      size_t index = at - overlay_end;
+      while (index >= listing->entries.size() && !listing->complete) {
+        listing->consumed = std::max(listing->consumed, index);
+        SHOAL_CO_RETURN_IF_ERROR(co_await listing->changed.wait(context));
+      }
+      if (index >= listing->entries.size()) {
+        co_return listing->status;
+      }
+      if (index >= listing->consumed + 1000) {
+        listing->consumed = index;
+        listing->changed.notify_all();
+      }
+      const ListedEntry& entry = listing->entries[index];
+      if (handle->overlay_names.contains(entry.name)) continue;
+      item.name = entry.name;
+      Inode* known = tree_.child(directory, entry.name);
+      if (plus || known != nullptr) {
+        if (known != nullptr && (known->staged || !listing->usable)) {
+          inode = known;
+        } else if (plus) {
+          ObjectInfo info{"", entry.size, entry.etag, entry.modified, entry.metadata};
+          if (entry.is_prefix) info.metadata["hdi_isfolder"] = "true";
+          inode = &adopt(directory, entry.name, info);
+        } else {
+          inode = known;
+        }
+        item.entry = entry_of(*inode);
+      } else {
+        item.entry.attributes.number = hash_string(join_path(path, entry.name)).low | 2;
+        FileKind kind =
+            entry.is_prefix ? FileKind::kDirectory : decode_attributes(entry.metadata).kind;
+        item.entry.attributes.mode = kind == FileKind::kDirectory ? S_IFDIR
+                                     : kind == FileKind::kSymlink ? S_IFLNK
+                                                                  : S_IFREG;
+      }
+    }
+    if (!plus) item.entry.attributes.inode = InodeId::kNone;
+    bool taken = add(item);
+    if (inode != nullptr) {
+      if (taken && plus) ++inode->lookups;
+      tree_.drop_if_unused(*inode);
+    }
+    if (!taken) co_return Status();
+  }
+}
+
+// Creates a directory marker or a symbolic link: small objects, written through to the origin.
+Task<Result<Inode*>> FileSystemImpl::put_special(Inode& directory, std::string name,
+                                                 FileAttributes attributes, std::string content,
+                                                 Context context) {
+  InodeUse keep(tree_, directory);
+  SHOAL_CO_RETURN_IF_ERROR(co_await check_name(directory, name));
+  auto existing = co_await resolve(directory, name, context);
+  if (existing) co_return fail(Code::kAlreadyExists, name);
+  if (existing.error().code() != Code::kNotFound) co_return fail(std::move(existing).error());
+  std::string path = join_path(tree_.path(directory), name);
+  attributes.modified = core_.world.executor.wall_now();
+  SHOAL_CO_ASSIGN_OR_RETURN(Metadata metadata, encode_attributes(attributes));
+  PutOptions options{Condition::absent(), std::move(metadata)};
+  options.metadata["shoalwriteid"] = core_.world.random.id128().to_hex() + ".0";
+  SHOAL_CO_ASSIGN_OR_RETURN(ObjectInfo info,
+                            co_await core_.origin.put(path, as_bytes(content), options, context));
+  info.metadata = std::move(options.metadata);
+  info.size = content.size();
+  if (info.modified == WallTime{}) info.modified = *attributes.modified;
+  changed_names(directory, name);
+  co_return &adopt(directory, name, info);
+}
+
+Task<Result<Entry>> FileSystemImpl::make_directory(InodeId parent, std::string name, uint32_t mode,
+                                                   Caller caller, Context context) {
+  SHOAL_CO_ASSIGN_OR_RETURN(Inode * directory, directory_of(parent));
+  FileAttributes attributes;
+  attributes.kind = FileKind::kDirectory;
+  attributes.mode = mode & 07777;
+  attributes.uid = caller.uid;
+  attributes.gid = caller.gid;
+  SHOAL_CO_ASSIGN_OR_RETURN(Inode * made, co_await put_special(*directory, std::move(name),
+                                                               std::move(attributes), "", context));
+  made->marker = true;
+  ++made->lookups;
+  co_return entry_of(*made);
+}
+
+Task<Result<Entry>> FileSystemImpl::make_symlink(InodeId parent, std::string name,
+                                                 std::string target, Caller caller,
+                                                 Context context) {
+  SHOAL_CO_ASSIGN_OR_RETURN(Inode * directory, directory_of(parent));
+  FileAttributes attributes;
+  attributes.kind = FileKind::kSymlink;
+  attributes.uid = caller.uid;
+  attributes.gid = caller.gid;
+  SHOAL_CO_ASSIGN_OR_RETURN(Inode * made,
+                            co_await put_special(*directory, std::move(name), std::move(attributes),
+                                                 std::move(target), context));
+  ++made->lookups;
+  co_return entry_of(*made);
+}
+
+Task<Result<std::string>> FileSystemImpl::read_symlink(InodeId id, Context context) {
+  SHOAL_CO_ASSIGN_OR_RETURN(Inode * inode, inode_of(id));
+  if (inode->attributes.kind != FileKind::kSymlink) {
+    co_return fail(Code::kInvalidArgument, "not a symbolic link");
+  }
+  if (inode->size > 4096) co_return fail(Code::kNameTooLong, "the link's target");
+  InodeUse keep(tree_, *inode);
+  auto permit = co_await inode->lock.acquire(1, context);
+  if (!permit) co_return fail(std::move(permit).error());
+  SHOAL_CO_RETURN_IF_ERROR(co_await load(*inode, context));
+  SHOAL_ASSERT(inode->content.small != nullptr, "links are small");
+  std::string target = *inode->content.small;
+  if (inode->handles == 0) drop_content(*inode);
+  co_return target;
+}
+
+// A directory that exists only because of what is below it would vanish with its last object.
+Task<Status> FileSystemImpl::keep_directory(Inode& directory, Context context) {
+  if (directory.id == InodeId::kRoot || directory.marker || core_.origin.has_rename()) {
+    co_return Status();
+  }
+  FileAttributes attributes = directory.attributes;
+  SHOAL_CO_ASSIGN_OR_RETURN(Metadata metadata, encode_attributes(attributes));
+  auto made = co_await core_.origin.put(tree_.path(directory), {},
+                                        {Condition::absent(), std::move(metadata)}, context);
+  if (made) directory.etag = made->etag;
+  if (!made && made.error().code() != Code::kAlreadyExists) {
+    co_return fail(std::move(made).error());
+  }
+  directory.marker = true;
+  co_return Status();
+}
+
+// Takes the file's name away, here and (if asked) in the origin. Whoever has it open keeps it.
+Task<Status> FileSystemImpl::remove_file(Inode& directory, Inode& inode, bool remove_object,
+                                         Context context) {
+  InodeUse keep(tree_, inode);
+  InodeUse keep_directory_inode(tree_, directory);
+  auto permit = co_await inode.lock.acquire(1, context);
+  if (!permit) co_return fail(std::move(permit).error());
+  if (!inode.attached()) co_return fail(Code::kNotFound, "removed meanwhile");
+  std::string path = tree_.path(inode);
+  if (inode.staged) co_await write_back_.halt(inode.staged);
+  if (remove_object && !inode.etag.empty()) {
+    Status removed = co_await core_.origin.remove(path, Condition::none(), context);
+    if (!removed && removed.error().code() != Code::kNotFound) {
+      if (inode.staged && inode.staged->record.sealed && inode.staged->durable) {
+        write_back_.enqueue(inode.staged, false);
+      }
+      co_return removed;
+    }
+  }
+  WriteBack::Version version = inode.staged;
+  if (version != nullptr && inode.handles > 0) {
+    // Still open: keep the bytes until the last handle is gone, but not over a crash.
+    write_back_.remove_name(version);
+    version->dropped = true;
+    version->changed.notify_all();
+    if (version->durable && version->small) {
+      SHOAL_CO_RETURN_IF_ERROR(co_await core_.store.drop_staged_small(version->record.write_id));
+      version->durable = false;
+    } else if (version->durable) {
+      StagedRecord record = version->record;
+      record.metadata["shoalorphan"] = "1";
+      SHOAL_CO_RETURN_IF_ERROR(co_await version->file->sync(record));
+    }
+    if (WriteBack::Version old = std::exchange(version->supersedes, nullptr)) {
+      SHOAL_CO_RETURN_IF_ERROR(co_await write_back_.drop(std::move(old)));
+    }
+  } else if (version != nullptr) {
+    drop_content(inode);
+    inode.staged = nullptr;
+    version->inode = nullptr;
+    SHOAL_CO_RETURN_IF_ERROR(co_await write_back_.drop(version));
+  } else if (inode.handles == 0) {
+    drop_content(inode);
+    auto freed = co_await core_.store.evict(path, false);
+    if (!freed) core_.log.warning("evicting {}: {}", path, freed.error().to_string());
+  }
+  inode.unlinked = true;
+  std::string name = inode.name;
+  tree_.detach(inode);
+  changed_names(directory, name);
+  if (remove_object && core_.options.negative_ttl > Duration(0)) {
+    directory.absent_until[name] = core_.now() + core_.options.negative_ttl;
+  }
+  co_return Status();
+}
+
+Task<Status> FileSystemImpl::unlink(InodeId parent, std::string name, Context context) {
+  SHOAL_CO_ASSIGN_OR_RETURN(Inode * directory, directory_of(parent));
+  InodeUse keep(tree_, *directory);
+  SHOAL_CO_RETURN_IF_ERROR(co_await check_name(*directory, name));
+  SHOAL_CO_ASSIGN_OR_RETURN(Inode * inode, co_await resolve(*directory, name, context));
+  if (inode->is_directory()) co_return fail(Code::kIsDirectory, name);
+  SHOAL_CO_RETURN_IF_ERROR(co_await keep_directory(*directory, context));
+  inode = tree_.child(*directory, name);
+  if (inode == nullptr) co_return fail(Code::kNotFound, name);
+  co_return co_await remove_file(*directory, *inode, true, context);
+}
+
+Task<Result<bool>> FileSystemImpl::directory_is_empty(std::string path, Context context) {
+  if (write_back_.any_below(path)) co_return false;
+  ListOptions below;
+  below.prefix = path + "/";
+  below.entries_max = 2;
+  while (true) {
+    SHOAL_CO_ASSIGN_OR_RETURN(ListPage page, co_await core_.origin.list(below, context));
+    if (!page.prefixes.empty()) co_return false;
+    for (const ObjectInfo& object : page.objects) {
+      if (object.name != below.prefix) co_return false;
+    }
+    if (page.next_marker.empty()) co_return true;
+    below.marker = page.next_marker;
+  }
+}
+
+Task<Status> FileSystemImpl::remove_directory(InodeId parent, std::string name, Context context) {
+  SHOAL_CO_ASSIGN_OR_RETURN(Inode * directory, directory_of(parent));
+  InodeUse keep(tree_, *directory);
+  SHOAL_CO_RETURN_IF_ERROR(co_await check_name(*directory, name));
+  SHOAL_CO_ASSIGN_OR_RETURN(Inode * inode, co_await resolve(*directory, name, context));
+  if (!inode->is_directory()) co_return fail(Code::kNotDirectory, name);
+  InodeUse keep_inode(tree_, *inode);
+  std::string path = tree_.path(*inode);
+  SHOAL_CO_ASSIGN_OR_RETURN(bool empty, co_await directory_is_empty(path, context));
+  if (!empty) co_return fail(Code::kNotEmpty, path);
+  SHOAL_CO_RETURN_IF_ERROR(co_await keep_directory(*directory, context));
+  Status removed = co_await core_.origin.remove(path, Condition::none(), context);
+  if (!removed && removed.error().code() != Code::kNotFound) co_return removed;
+  inode->unlinked = true;
+  if (inode->attached()) tree_.detach(*inode);
+  changed_names(*directory, name);
+  co_return Status();
+}
+
+// --- rename ---
+
+void FileSystemImpl::rename_in_tree(Inode& inode, Inode& directory, const std::string& name) {
+  Inode* old_parent = inode.parent;
+  SHOAL_ASSERT(old_parent != nullptr);
+  InodeUse keep(tree_, *old_parent);
+  std::string old_name = inode.name;
+  tree_.move(inode, directory, name);
+  changed_names(*old_parent, old_name);
+  changed_names(directory, name);
+  inode.changed = core_.world.executor.wall_now();
+  inode.fresh_until = core_.now() + core_.options.attr_ttl;
+}
+
+Task<Status> FileSystemImpl::rename_staged(Inode& source, std::string from, std::string to,
+                                           Inode* target, Context context) {
+  WriteBack::Version version = source.staged;
+  if (version->supersedes) {  // what is acknowledged under the old name must not stay behind
+    SHOAL_CO_RETURN_IF_ERROR(co_await seal(source, version->record.sealed, context));
+  }
+  if (source.content.fetcher) {  // the base's name goes away: bring what is still missing
+    SHOAL_CO_RETURN_IF_ERROR(
+        co_await source.content.fetcher->complete({0, source.content.file->size()}, {}, context));
+  }
+  StagedRecord record = version->record;
+  std::string old_base = source.etag;
+  record.object = to;
+  record.changed = core_.world.executor.wall_now();
+  record.base_etag = target != nullptr ? target->etag : "";
+  record.must_be_absent = record.base_etag.empty();
+  if (version->durable) {
+    if (version->small) {
+      SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes,
+                                co_await core_.store.read_staged_small(record.write_id));
+      SHOAL_CO_RETURN_IF_ERROR(co_await core_.store.stage_small(record, bytes.span()));
+    } else {
+      if (!version->file) {
+        SHOAL_CO_ASSIGN_OR_RETURN(version->file, co_await core_.store.find_staged(record.write_id));
+      }
+      SHOAL_CO_RETURN_IF_ERROR(co_await version->file->sync(record));
+    }
+  }
+  version->record = record;
+  if (!old_base.empty()) {
+    Status removed = co_await core_.origin.remove(from, Condition::none(), context);
+    if (!removed && removed.error().code() != Code::kNotFound) {
+      core_.log.warning("{} was renamed to {} but its old object could not be removed: {}", from,
+                        to, removed.error().to_string());
+    }
+  }
+  source.etag = record.base_etag;
+  co_return Status();
+}
+
+Task<Status> FileSystemImpl::rename_clean(Inode& source, std::string from, std::string to,
+                                          Context context) {
+  std::string old_etag = source.etag;
+  ObjectInfo info;
+  if (core_.origin.has_rename()) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await core_.origin.rename(from, to, context));
+    SHOAL_CO_ASSIGN_OR_RETURN(info, co_await core_.origin.head(to, context));
+  } else {
+    SHOAL_CO_ASSIGN_OR_RETURN(Metadata metadata, encode_attributes(source.attributes));
+    SHOAL_CO_ASSIGN_OR_RETURN(
+        info,
+        co_await core_.origin.copy(from, old_etag, to, {Condition::none(), metadata}, context));
+    Status removed = co_await core_.origin.remove(from, Condition::match(old_etag), context);
+    if (!removed && removed.error().code() != Code::kNotFound) co_return removed;
+  }
+  source.etag = info.etag;
+  if (source.content.fetcher) source.content.fetcher->renamed(to, info.etag);
+  co_return co_await core_.store.rekey(from, old_etag, to, info.etag);
+}
+
+Task<Status> FileSystemImpl::rename_file(Inode& source, Inode& to_directory, std::string to,
+                                         Inode* target, Context context) {
+  std::string from_path = tree_.path(source);
+  std::string to_path = join_path(tree_.path(to_directory), to);
+  Inode& from_directory = *source.parent;
+  SHOAL_CO_RETURN_IF_ERROR(co_await keep_directory(from_directory, context));
+  auto permit = co_await source.lock.acquire(1, context);
+  if (!permit) co_return fail(std::move(permit).error());
+  if (source.staged) co_await write_back_.halt(source.staged);
+  if (target != nullptr && target->staged) co_await write_back_.halt(target->staged);
+  WriteBack::Version version = source.staged;
+  if (version != nullptr) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await rename_staged(source, from_path, to_path, target, context));
+  } else {
+    SHOAL_CO_RETURN_IF_ERROR(co_await rename_clean(source, from_path, to_path, context));
+  }
+  if (target != nullptr) {
+    Status removed = co_await remove_file(to_directory, *target, false, context);
+    if (!removed) core_.log.warning("replacing {}: {}", to_path, removed.error().to_string());
+    if (Inode* still = tree_.child(to_directory, to)) tree_.detach(*still);
+  }
+  if (version != nullptr) {
+    if (auto other = write_back_.find(to_path)) write_back_.remove_name(other);
+    write_back_.renamed(version, from_path);
+    if (version->record.sealed && version->durable && source.writers == 0) {
+      write_back_.enqueue(version, version->forced);
+    }
+  }
+  rename_in_tree(source, to_directory, to);
+  co_return Status();
+}
+
+Task<Status> FileSystemImpl::rename_one_object(ObjectInfo info, std::string to, Context context) {
+  SHOAL_CO_ASSIGN_OR_RETURN(
+      ObjectInfo copied, co_await core_.origin.copy(info.name, info.etag, to,
+                                                    {Condition::none(), info.metadata}, context));
+  Inode* inode = tree_.find_path(info.name);
+  if (inode != nullptr && inode->etag == info.etag) {
+    inode->etag = copied.etag;
+    if (inode->content.fetcher && !inode->staged) {
+      inode->content.fetcher->renamed(to, copied.etag);
+    }
+  }
+  if (auto version = write_back_.find(info.name);
+      version != nullptr && version->record.base_etag == info.etag) {
+    version->record.base_etag = copied.etag;
+  }
+  SHOAL_CO_RETURN_IF_ERROR(co_await core_.store.rekey(info.name, info.etag, to, copied.etag));
+  Status removed = co_await core_.origin.remove(info.name, Condition::match(info.etag), context);
+  if (!removed && removed.error().code() == Code::kNotFound) co_return Status();
+  co_return removed;
+}
+
+Task<Status> FileSystemImpl::rename_directory(Inode& source, Inode& to_directory, std::string to,
+                                              Context context) {
+  std::string from_path = tree_.path(source);
+  std::string to_path = join_path(tree_.path(to_directory), to);
+  std::vector<WriteBack::Version> staged = write_back_.below(from_path);
+  for (const auto& version : staged) {
+    co_await write_back_.halt(version);
+    Inode* inode = version->inode;
+    if (!version->committed && inode != nullptr && inode->content.fetcher) {
+      SHOAL_CO_RETURN_IF_ERROR(
+          co_await inode->content.fetcher->complete({0, inode->content.file->size()}, {}, context));
+    }
+  }
+  // Everything below, and the marker itself.
+  std::vector<ObjectInfo> objects;
+  ListOptions all;
+  all.prefix = from_path + "/";
+  all.recursive = true;
+  do {
+    SHOAL_CO_ASSIGN_OR_RETURN(ListPage page, co_await core_.origin.list(all, context));
+    std::move(page.objects.begin(), page.objects.end(), std::back_inserter(objects));
+    all.marker = page.next_marker;
+  } while (!all.marker.empty());
+  auto renamed = [&](const std::string& name) { return to_path + name.substr(from_path.size()); };
+  if (core_.origin.has_rename()) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await core_.origin.rename(from_path, to_path, context));
+    for (const ObjectInfo& info : objects) {
+      SHOAL_CO_RETURN_IF_ERROR(
+          co_await core_.store.rekey(info.name, info.etag, renamed(info.name), info.etag));
+    }
+  } else {
+    if (source.marker) {
+      auto marker = co_await core_.origin.head(from_path, context);
+      if (marker) objects.push_back(std::move(*marker));
+    }
+    std::vector<Task<Status>> tasks;
+    for (ObjectInfo& info : objects) {
+      std::string name = renamed(info.name);
+      tasks.push_back(rename_one_object(std::move(info), std::move(name), context));
+    }
+    Status status = co_await run_all(core_.executor(), std::move(tasks), kRenamesParallel);
+    if (!status) {
+      co_return fail(std::move(status).error().with_context(fmt::format(
+          "renaming the directory {} (objects that were reached are below {} already; repeat the "
+          "rename)",
+          from_path, to_path)));
+    }
+  }
+  for (const auto& version : staged) {
+    if (version->committed || version->dropped) continue;
+    std::string from = version->record.object;
+    StagedRecord record = version->record;
+    record.object = renamed(from);
+    if (version->durable && version->small) {
+      SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes,
+                                co_await core_.store.read_staged_small(record.write_id));
+      SHOAL_CO_RETURN_IF_ERROR(co_await core_.store.stage_small(record, bytes.span()));
+    } else if (version->durable) {
+      if (!version->file) {
+        SHOAL_CO_ASSIGN_OR_RETURN(version->file, co_await core_.store.find_staged(record.write_id));
+      }
+      SHOAL_CO_RETURN_IF_ERROR(co_await version->file->sync(record));
+    }
+    version->record = std::move(record);
+    write_back_.renamed(version, from);
+    bool open = version->inode != nullptr && version->inode->writers > 0;
+    if (version->record.sealed && version->durable && !open) write_back_.enqueue(version, false);
+  }
+  rename_in_tree(source, to_directory, to);
+  co_return Status();
+}
+
+Task<Status> FileSystemImpl::rename(InodeId from_parent, std::string from, InodeId to_parent,
+                                    std::string to, uint32_t flags, Context context) {
+  if ((flags & ~uint32_t{RENAME_NOREPLACE}) != 0) {
+    co_return fail(Code::kInvalidArgument, "only RENAME_NOREPLACE is offered");
+  }
+  SHOAL_CO_ASSIGN_OR_RETURN(Inode * from_directory, directory_of(from_parent));
+  SHOAL_CO_ASSIGN_OR_RETURN(Inode * to_directory, directory_of(to_parent));
+  InodeUse keep_from(tree_, *from_directory);
+  InodeUse keep_to(tree_, *to_directory);
+  SHOAL_CO_RETURN_IF_ERROR(co_await check_name(*from_directory, from));
+  SHOAL_CO_RETURN_IF_ERROR(co_await check_name(*to_directory, to));
+  SHOAL_CO_ASSIGN_OR_RETURN(Inode * source, co_await resolve(*from_directory, from, context));
+  InodeUse keep_source(tree_, *source);
+  auto found = co_await resolve(*to_directory, to, context);
+  Inode* target = found ? *found : nullptr;
+  if (!found && found.error().code() != Code::kNotFound) co_return fail(std::move(found).error());
+  if (target == source) co_return Status();
+  if (target != nullptr && (flags & RENAME_NOREPLACE)) co_return fail(Code::kAlreadyExists, to);
+  InodeUse keep_target;
+  if (target != nullptr) keep_target = InodeUse(tree_, *target);
+  if (source->is_directory()) {
+    std::string from_path = tree_.path(*source);
+    std::string to_path = join_path(tree_.path(*to_directory), to);
+    if (to_path.starts_with(from_path + "/")) {
+      co_return fail(Code::kInvalidArgument, "a directory cannot move into itself");
+    }
+    if (target != nullptr) {
+      if (!target->is_directory()) co_return fail(Code::kNotDirectory, to);
+      SHOAL_CO_RETURN_IF_ERROR(co_await remove_directory(to_parent, to, context));
+    }
+    co_return co_await rename_directory(*source, *to_directory, to, context);
+  }
+  if (target != nullptr && target->is_directory()) co_return fail(Code::kIsDirectory, to);
+  if (source->parent != from_directory) co_return fail(Code::kNotFound, from);
+  co_return co_await rename_file(*source, *to_directory, to, target, context);
+}
+
+Task<Result<FileSystemStat>> FileSystemImpl::stat_file_system(Context context) {
+  SHOAL_CO_RETURN_IF_ERROR(context.check(core_.executor()));
+  // The origin has no size; say something that no tool takes for full.
+  co_return FileSystemStat{1024 * kTiB, 1024 * kTiB};
+}
+
+}  // namespace shoal

@@ -1,0 +1,180 @@
+#include "node/node.h"
+
+#include <algorithm>
+
+#include "base/object_name.h"
+#include "node/file_system_impl.h"
+
+namespace shoal {
+
+namespace {
+
+constexpr size_t kWarmObjectsParallel = 16;
+constexpr size_t kWarmBatch = 1000;
+
+class NodeImpl final : public Node {
+ public:
+  NodeImpl(World& world, Origin& origin, Store& store, Registry& registry, const Log& log,
+           NodeOptions options)
+      : core_(world, origin, store, registry, log, std::move(options)), file_system_(core_) {}
+
+  void begin() { file_system_.write_back().start(); }
+  FileSystem& file_system() override { return file_system_; }
+  Task<Status> stop() override;
+  NodeStatus status() const override;
+  Task<Status> sync(std::string path, std::function<void(const SyncProgress&)> progress,
+                    Context context) override;
+  Task<Status> warm(std::string path, std::function<void(const WarmProgress&)> progress,
+                    Context context) override;
+  Task<Status> set_pin(std::string path, bool pinned, Context context) override;
+  Task<Result<uint64_t>> evict(std::string path, Context context) override;
+
+ private:
+  Task<Status> warm_one(ObjectInfo info, WarmProgress* totals,
+                        const std::function<void(const WarmProgress&)>* progress, Context context);
+
+  NodeCore core_;
+  // Mutable access from const status(): the write-back answers const questions only.
+  FileSystemImpl file_system_;
+};
+
+Task<Status> NodeImpl::stop() {
+  co_await file_system_.shut_down();
+  co_await file_system_.write_back().stop();
+  core_.stopping.request();
+  co_await core_.gate.close();
+  co_return Status();
+}
+
+NodeStatus NodeImpl::status() const {
+  WriteBack& write_back = const_cast<FileSystemImpl&>(file_system_).write_back();
+  NodeStatus status;
+  status.store = core_.store.stats();
+  status.dirty_objects = write_back.objects();
+  status.dirty_bytes = write_back.bytes();
+  status.oldest_dirty_seconds = write_back.oldest_seconds();
+  status.backlog = write_back.backlog(100);
+  return status;
+}
+
+Task<Status> NodeImpl::sync(std::string path, std::function<void(const SyncProgress&)> progress,
+                            Context context) {
+  WriteBack& write_back = file_system_.write_back();
+  SHOAL_CO_RETURN_IF_ERROR(co_await file_system_.seal_below(path, context));
+  std::vector<WriteBack::Version> versions = write_back.below(path);
+  for (const auto& version : versions) {
+    if (version->record.sealed && version->durable) write_back.enqueue(version, true);
+  }
+  while (true) {
+    SyncProgress now;
+    for (const auto& version : versions) {
+      if (version->committed || version->dropped) continue;
+      ++now.objects_left;
+      now.bytes_left += version->size() - std::min(version->size(), version->uploaded_bytes);
+      if (!version->last_error.empty()) now.last_error = version->last_error;
+    }
+    if (progress) progress(now);
+    if (now.objects_left == 0) co_return Status();
+    for (const auto& version : versions) {
+      if (version->committed || version->dropped) continue;
+      Context step = context.tightened(core_.executor(), std::chrono::milliseconds(500));
+      Status waited = co_await write_back.wait_committed(version, step);
+      Status overall = context.check(core_.executor());
+      if (!waited && !overall) {
+        co_return overall.error().code() == Code::kCancelled ? overall : waited;
+      }
+      break;
+    }
+  }
+}
+
+Task<Status> NodeImpl::warm_one(ObjectInfo info, WarmProgress* totals,
+                                const std::function<void(const WarmProgress&)>* progress,
+                                Context context) {
+  auto add = [totals, progress](uint64_t bytes) {
+    totals->bytes_done += bytes;
+    if (*progress) (*progress)(*totals);
+  };
+  std::string name = info.name;
+  Status status = co_await file_system_.warm_object(info, add, context);
+  if (!status && status.error().code() == Code::kStale) status = Status();  // changed meanwhile
+  if (!status) co_return fail(std::move(status).error().with_context("warming " + name));
+  ++totals->objects_done;
+  if (*progress) (*progress)(*totals);
+  co_return Status();
+}
+
+Task<Status> NodeImpl::warm(std::string path, std::function<void(const WarmProgress&)> progress,
+                            Context context) {
+  WarmProgress totals;
+  std::vector<ObjectInfo> batch;
+  if (!path.empty()) {
+    auto info = co_await core_.origin.head(path, context);
+    if (!info && info.error().code() != Code::kNotFound) co_return fail(std::move(info).error());
+    if (info && decode_attributes(info->metadata).kind != FileKind::kDirectory) {
+      batch.push_back(std::move(*info));
+    }
+  }
+  bool single = !batch.empty();
+  ListOptions options;
+  options.prefix = path.empty() ? "" : path + "/";
+  options.recursive = true;
+  bool any = single;
+  while (true) {
+    if (!single) {
+      SHOAL_CO_ASSIGN_OR_RETURN(ListPage page, co_await core_.origin.list(options, context));
+      for (ObjectInfo& object : page.objects) {
+        any = true;
+        if (object.size > 0 && is_representable(object.name)) batch.push_back(std::move(object));
+      }
+      options.marker = page.next_marker;
+    }
+    bool last = single || options.marker.empty();
+    if (!last && batch.size() < kWarmBatch) continue;
+    totals.listing = !last;
+    totals.objects_total += batch.size();
+    std::vector<Task<Status>> tasks;
+    for (ObjectInfo& info : batch) {
+      totals.bytes_total += info.size;
+      tasks.push_back(warm_one(std::move(info), &totals, &progress, context));
+    }
+    batch.clear();
+    if (progress) progress(totals);
+    SHOAL_CO_RETURN_IF_ERROR(
+        co_await run_all(core_.executor(), std::move(tasks), kWarmObjectsParallel));
+    if (last) break;
+  }
+  if (!any && !path.empty())
+    co_return fail(Code::kNotFound, path + ": no such object or directory");
+  co_return Status();
+}
+
+Task<Status> NodeImpl::set_pin(std::string path, bool pinned, Context context) {
+  SHOAL_CO_RETURN_IF_ERROR(context.check(core_.executor()));
+  std::vector<std::string> pins = core_.store.pins();
+  auto found = std::find(pins.begin(), pins.end(), path);
+  if (pinned == (found != pins.end())) co_return Status();
+  if (pinned) {
+    pins.push_back(std::move(path));
+  } else {
+    pins.erase(found);
+  }
+  co_return co_await core_.store.set_pins(std::move(pins));
+}
+
+Task<Result<uint64_t>> NodeImpl::evict(std::string path, Context context) {
+  SHOAL_CO_RETURN_IF_ERROR(context.check(core_.executor()));
+  co_return co_await core_.store.evict(std::move(path), true);
+}
+
+}  // namespace
+
+Task<Result<std::unique_ptr<Node>>> Node::start(World& world, Origin& origin, Store& store,
+                                                Registry& registry, const Log& log,
+                                                NodeOptions options) {
+  auto node = std::make_unique<NodeImpl>(world, origin, store, registry, log, std::move(options));
+  node->begin();
+  co_return std::unique_ptr<Node>(std::move(node));
+}
+
+}  // namespace shoal

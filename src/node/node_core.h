@@ -1,0 +1,69 @@
+// What every part of the node shares: the world, the origin, the store, options, counters, limits.
+// Owned by Node; shard's thread.
+#pragma once
+
+#include <string>
+
+#include "async/gate.h"
+#include "async/sync.h"
+#include "observe/log.h"
+#include "observe/metrics.h"
+#include "origin/origin.h"
+#include "store/store.h"
+#include "world/world.h"
+
+namespace shoal {
+
+enum class AckLevel { kLocal, kDurable };
+
+struct NodeOptions {
+  std::string name = "node";  // shown in status and in conflict names
+  Duration attr_ttl = std::chrono::seconds(5);
+  Duration negative_ttl = std::chrono::seconds(2);
+  AckLevel ack = AckLevel::kLocal;
+  bool read_only = false;
+  Duration upload_delay = std::chrono::milliseconds(500);  // after close, so that a rename is cheap
+  uint64_t memory = kGiB;                   // bytes for buffers in flight (fetches and uploads)
+  uint64_t prefetch_bytes_max = 64 * kMiB;  // window of one sequential reader
+  uint32_t uploads_max = 4;                 // objects uploaded at the same time
+  uint32_t upload_blocks_max = 16;          // blocks in flight over all uploads
+  Duration origin_timeout = std::chrono::seconds(60);  // one background request, retries included
+  uint32_t uid = 0;                                    // of objects that carry none
+  uint32_t gid = 0;
+  uint32_t file_mode = 0644;
+  uint32_t directory_mode = 0755;
+};
+
+struct NodeMetrics {
+  explicit NodeMetrics(Registry& registry);
+  Counter& read_hits;      // reads served without the origin
+  Counter& read_misses;    // reads that waited for the origin
+  Counter& uploads;        // versions committed
+  Counter& upload_errors;  // failed attempts
+  Counter& conflicts;
+  Counter& hidden_names;      // objects whose names no path can show
+  Counter& stale_served;      // look-ups answered from old attributes while the origin was away
+  Histogram& origin_read_us;  // time to the whole fetched range
+};
+
+struct NodeCore {
+  NodeCore(World& world_in, Origin& origin_in, Store& store_in, Registry& registry,
+           const Log& log_in, NodeOptions options_in);
+
+  World& world;
+  Origin& origin;
+  Store& store;
+  const Log& log;
+  const NodeOptions options;
+  NodeMetrics metrics;
+  Semaphore fetch_memory;   // bytes of fetch buffers
+  Semaphore upload_memory;  // bytes of upload buffers
+  Gate gate;                // fetches, listings, background checks
+  Cancel stopping;          // requested when the node stops: ends what runs in the gate
+
+  Executor& executor() { return world.executor; }
+  SteadyTime now() const { return world.executor.now(); }
+  Context background() const { return Context::within(world.executor, options.origin_timeout); }
+};
+
+}  // namespace shoal

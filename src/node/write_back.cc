@@ -1,0 +1,468 @@
+#include "node/write_back.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "async/backoff.h"
+#include "base/checksum.h"
+#include "base/object_name.h"
+
+namespace shoal {
+
+namespace {
+
+constexpr uint64_t kWholePutMax = kChunkBytesDefault;  // larger objects go up in blocks
+constexpr Duration kRetryFirst = std::chrono::milliseconds(500);
+constexpr Duration kRetryMax = std::chrono::seconds(60);
+
+Condition condition_of(const StagedRecord& record) {
+  if (!record.base_etag.empty()) return Condition::match(record.base_etag);
+  if (record.must_be_absent) return Condition::absent();
+  return Condition::none();
+}
+
+bool is_conflict(const Error& error) {
+  return error.code() == Code::kConflict || error.code() == Code::kAlreadyExists;
+}
+
+}  // namespace
+
+std::string StagedVersion::write_id_text() const {
+  return fmt::format("{}.{}", record.write_id.to_hex(), generation);
+}
+
+WriteBack::WriteBack(NodeCore& core, Callbacks callbacks)
+    : core_(core),
+      callbacks_(std::move(callbacks)),
+      queue_changed_(core.executor()),
+      slots_(core.executor(), uint64_t{core.options.uploads_max} * 4),
+      blocks_(core.executor(), core.options.upload_blocks_max),
+      gate_(core.executor()) {}
+
+WriteBack::~WriteBack() { SHOAL_ASSERT(stopping_ || gate_.count() == 0, "stop() it first"); }
+
+void WriteBack::start() {
+  for (Store::Staged& staged : core_.store.staged()) {
+    auto version = std::make_shared<StagedVersion>(core_.executor());
+    version->record = std::move(staged.record);
+    version->small = staged.small;
+    version->durable = true;
+    version->since = core_.now();
+    // The generation is part of the write id that seal() wrote into the metadata.
+    auto text = version->record.metadata.find("shoalwriteid");
+    if (text != version->record.metadata.end()) {
+      size_t dot = text->second.find('.');
+      if (dot != std::string::npos) {
+        version->generation =
+            static_cast<uint32_t>(std::strtoul(text->second.c_str() + dot + 1, nullptr, 10));
+      }
+    }
+    if (version->record.metadata.contains("shoalorphan")) {
+      gate_.spawn(forget(version));  // it was unlinked while open
+      continue;
+    }
+    if (!version->record.sealed) {
+      // It was synced but never closed: what was acknowledged must reach the origin.
+      core_.log.info("{} was being written when the last run ended; keeping what was synced",
+                     version->record.object);
+      version->record.sealed = true;
+    }
+    auto [at, fresh] = by_name_.try_emplace(version->record.object, version);
+    if (!fresh) {
+      // Two versions of one name: a rewrite was sealed and the older one not yet dropped.
+      bool newer = version->record.changed > at->second->record.changed;
+      Version old = newer ? at->second : version;
+      if (newer) at->second = version;
+      old->dropped = true;
+      gate_.spawn(forget(old));
+    }
+  }
+  for (auto& [name, version] : by_name_) enqueue(version, true);
+  if (!by_name_.empty()) {
+    core_.log.info("recovered {} staged objects, {}", by_name_.size(), format_size(bytes()));
+  }
+  gate_.spawn(pump());
+}
+
+Task<void> WriteBack::forget(Version version) {
+  Status status = co_await drop(version);
+  if (!status) {
+    core_.log.warning("dropping an old version of {}: {}", version->record.object,
+                      status.error().to_string());
+  }
+}
+
+Task<void> WriteBack::stop() {
+  stopping_ = true;
+  stop_.request();
+  for (auto& [name, version] : by_name_) version->cancel.request();
+  queue_changed_.notify_all();
+  co_await gate_.close();
+  queue_.clear();
+  by_name_.clear();
+}
+
+WriteBack::Version WriteBack::find(const std::string& object) const {
+  auto found = by_name_.find(object);
+  return found == by_name_.end() ? nullptr : found->second;
+}
+
+bool WriteBack::any_below(const std::string& directory) const {
+  if (directory.empty()) return !by_name_.empty();
+  auto at = by_name_.lower_bound(directory + "/");
+  return at != by_name_.end() && at->first.starts_with(directory + "/");
+}
+
+std::vector<std::pair<std::string, WriteBack::Version>> WriteBack::list(
+    const std::string& directory) const {
+  std::vector<std::pair<std::string, Version>> names;
+  std::string prefix = directory.empty() ? "" : directory + "/";
+  for (auto at = by_name_.lower_bound(prefix); at != by_name_.end(); ++at) {
+    if (!at->first.starts_with(prefix)) break;
+    std::string rest = at->first.substr(prefix.size());
+    size_t slash = rest.find('/');
+    if (slash == std::string::npos) {
+      names.emplace_back(std::move(rest), at->second);
+    } else if (names.empty() || names.back().first != rest.substr(0, slash)) {
+      names.emplace_back(rest.substr(0, slash), nullptr);
+    }
+  }
+  return names;
+}
+
+std::vector<WriteBack::Version> WriteBack::below(const std::string& directory) const {
+  std::vector<Version> versions;
+  if (auto self = find(directory)) versions.push_back(self);
+  std::string prefix = directory.empty() ? "" : directory + "/";
+  for (auto at = by_name_.lower_bound(prefix); at != by_name_.end(); ++at) {
+    if (!at->first.starts_with(prefix)) break;
+    versions.push_back(at->second);
+  }
+  return versions;
+}
+
+void WriteBack::add(Version version) {
+  version->since = core_.now();
+  bool fresh = by_name_.emplace(version->record.object, version).second;
+  SHOAL_ASSERT(fresh, "the name has a staged version already");
+}
+
+void WriteBack::remove_name(const Version& version) {
+  auto found = by_name_.find(version->record.object);
+  if (found != by_name_.end() && found->second == version) by_name_.erase(found);
+}
+
+void WriteBack::renamed(const Version& version, const std::string& from) {
+  auto found = by_name_.find(from);
+  if (found != by_name_.end() && found->second == version) by_name_.erase(found);
+  bool fresh = by_name_.emplace(version->record.object, version).second;
+  SHOAL_ASSERT(fresh, "the name has a staged version already");
+}
+
+void WriteBack::enqueue(const Version& version, bool now) {
+  if (version->committed || version->dropped || version->uploading || stopping_) return;
+  SHOAL_ASSERT(version->record.sealed && version->durable);
+  version->forced = version->forced || now;
+  requeue(version, version->forced ? Duration(0) : core_.options.upload_delay);
+}
+
+void WriteBack::requeue(const Version& version, Duration delay) {
+  if (version->queued) {
+    for (auto at = queue_.begin(); at != queue_.end(); ++at) {
+      if (at->second == version) {
+        queue_.erase(at);
+        break;
+      }
+    }
+  }
+  version->queued = true;
+  version->not_before = core_.now() + delay;
+  queue_.emplace(version->not_before, version);
+  queue_changed_.notify_all();
+}
+
+Task<void> WriteBack::halt(Version version) {
+  if (version->queued) {
+    for (auto at = queue_.begin(); at != queue_.end(); ++at) {
+      if (at->second == version) {
+        queue_.erase(at);
+        break;
+      }
+    }
+    version->queued = false;
+  }
+  while (version->uploading) {
+    version->cancel.request();
+    Status status = co_await version->changed.wait({});
+    SHOAL_ASSERT(status.has_value());
+  }
+}
+
+Task<Status> WriteBack::wait_committed(Version version, Context context) {
+  while (!version->committed && !version->dropped) {
+    Status status = co_await version->changed.wait(context);
+    if (!status) {
+      if (version->last_error.empty()) co_return status;
+      Error error = std::move(status).error();
+      co_return fail(error.code(), fmt::format("{} is not in the origin yet: {}",
+                                               version->record.object, version->last_error));
+    }
+  }
+  co_return Status();
+}
+
+Task<Status> WriteBack::drop(Version version) {
+  SHOAL_ASSERT(!version->uploading);
+  remove_name(version);
+  version->dropped = true;
+  version->changed.notify_all();
+  if (Version old = std::exchange(version->supersedes, nullptr)) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await drop(std::move(old)));
+  }
+  if (!version->durable) {
+    if (version->file) co_return co_await core_.store.drop_staged(version->file);
+    co_return Status();
+  }
+  if (version->small) co_return co_await core_.store.drop_staged_small(version->record.write_id);
+  if (!version->file) {
+    SHOAL_CO_ASSIGN_OR_RETURN(version->file,
+                              co_await core_.store.find_staged(version->record.write_id));
+  }
+  co_return co_await core_.store.drop_staged(version->file);
+}
+
+uint64_t WriteBack::bytes() const {
+  uint64_t total = 0;
+  for (const auto& [name, version] : by_name_) total += version->size();
+  return total;
+}
+
+double WriteBack::oldest_seconds() const {
+  SteadyTime oldest = core_.now();
+  for (const auto& [name, version] : by_name_) oldest = std::min(oldest, version->since);
+  return to_seconds(core_.now() - oldest);
+}
+
+std::vector<BacklogItem> WriteBack::backlog(size_t items_max) const {
+  std::vector<BacklogItem> items;
+  for (const auto& [name, version] : by_name_) {
+    if (items.size() >= items_max) break;
+    std::string state = !version->record.sealed ? "open"
+                        : version->uploading    ? "uploading"
+                        : version->failures > 0 ? "retrying"
+                                                : "waiting";
+    items.push_back({name, version->size(), version->uploaded_bytes, state, version->last_error});
+  }
+  return items;
+}
+
+Task<void> WriteBack::pump() {
+  while (!stopping_) {
+    if (queue_.empty() || queue_.begin()->first > core_.now()) {
+      Context wait{queue_.empty() ? kNever : queue_.begin()->first, &stop_};
+      Status status = co_await queue_changed_.wait(wait);
+      static_cast<void>(status);  // woken, due or stopping: look again
+      continue;
+    }
+    Version version = queue_.begin()->second;
+    uint64_t weight = version->size() <= kWholePutMax ? 1 : 4;
+    auto permit = co_await slots_.acquire(weight, {kNever, &stop_});
+    if (!permit) break;
+    // While waiting for the slot it may have been halted or delayed.
+    auto found = std::find_if(queue_.begin(), queue_.end(),
+                              [&](const auto& item) { return item.second == version; });
+    if (found == queue_.end() || found->first > core_.now()) continue;
+    queue_.erase(found);
+    version->queued = false;
+    version->uploading = true;
+    version->cancel.reset();
+    gate_.spawn(upload_one(version, std::move(*permit)));
+  }
+}
+
+Task<void> WriteBack::upload_one(Version version, Permit permit) {
+  Result<ObjectInfo> result = co_await upload(version);
+  if (!result && is_conflict(result.error()) && !version->cancel.requested()) {
+    result = co_await settle_conflict(version);
+  }
+  if (result) {
+    co_await finish(version, std::move(*result));
+  } else if (result.error().code() != Code::kCancelled && !version->cancel.requested()) {
+    ++version->failures;
+    version->last_error = result.error().to_string();
+    core_.metrics.upload_errors.add();
+    core_.log.warning("uploading {} (attempt {}): {}", version->record.object, version->failures,
+                      version->last_error);
+  }
+  permit.release();
+  version->uploading = false;
+  bool retry = !version->committed && !version->dropped && !version->cancel.requested();
+  if (retry && !stopping_) {
+    Backoff backoff(core_.world.random, kRetryFirst, kRetryMax);
+    Duration delay = kRetryFirst;
+    for (unsigned i = 0; i < std::min(version->failures, 10u); ++i) delay = backoff.next();
+    requeue(version, delay);
+  }
+  version->changed.notify_all();
+}
+
+Task<void> WriteBack::finish(Version version, ObjectInfo info) {
+  Status status = version->small
+                      ? co_await core_.store.commit_small(version->record.write_id, info.etag)
+                      : co_await core_.store.commit_staged(version->file, info.etag);
+  if (!status) {
+    core_.log.warning("noting the commit of {}: {}", version->record.object,
+                      status.error().to_string());
+  }
+  remove_name(version);
+  version->committed = true;
+  version->last_error.clear();
+  core_.metrics.uploads.add();
+  callbacks_.committed(version, info);
+}
+
+Task<Result<ObjectInfo>> WriteBack::upload(Version version) {
+  if (!version->small && !version->file) {
+    SHOAL_CO_ASSIGN_OR_RETURN(version->file,
+                              co_await core_.store.find_staged(version->record.write_id));
+  }
+  if (version->small && !version->bytes) {
+    SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes,
+                              co_await core_.store.read_staged_small(version->record.write_id));
+    version->bytes = std::make_shared<std::string>(as_text(bytes.span()));
+  }
+  PutOptions options{condition_of(version->record), version->record.metadata};
+  options.metadata["shoalwriteid"] = version->write_id_text();
+  Context context{kNever, &version->cancel};
+  version->uploaded_bytes = 0;
+  if (version->size() <= kWholePutMax) {
+    co_return co_await upload_whole(version, std::move(options), context);
+  }
+  co_return co_await upload_blocks(version, std::move(options), context);
+}
+
+Task<Result<Buffer>> WriteBack::read_bytes(Version version, uint64_t offset, uint64_t length) {
+  Buffer buffer(length);
+  if (version->bytes) {
+    SHOAL_ASSERT(offset + length <= version->bytes->size());
+    if (length > 0) std::memcpy(buffer.data(), version->bytes->data() + offset, length);
+    co_return buffer;
+  }
+  SHOAL_CO_RETURN_IF_ERROR(co_await version->file->read(offset, buffer.span()));
+  // Promise 2: checked against the checksum of when it entered, before it leaves.
+  if (length > 0 && crc32c(buffer.span()) != version->file->crc({offset, length})) {
+    co_return fail(Code::kCorrupt, fmt::format("{}: the staged bytes at {} do not match their "
+                                               "checksum",
+                                               version->record.object, offset));
+  }
+  co_return buffer;
+}
+
+Task<Result<ObjectInfo>> WriteBack::upload_whole(Version version, PutOptions options,
+                                                 Context context) {
+  auto memory = co_await core_.upload_memory.acquire(version->size(), context);
+  if (!memory) co_return fail(std::move(memory).error());
+  SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes, co_await read_bytes(version, 0, version->size()));
+  auto info = co_await core_.origin.put(version->record.object, bytes.span(), std::move(options),
+                                        context.tightened(core_.executor(), 10 * kRetryMax));
+  if (info) version->uploaded_bytes = bytes.size();
+  co_return info;
+}
+
+Task<Status> WriteBack::send_block(Version version, uint64_t offset, uint64_t length,
+                                   std::string* id, const std::set<std::string>* there,
+                                   Context context) {
+  auto permit = co_await blocks_.acquire(1, context);
+  if (!permit) co_return fail(std::move(permit).error());
+  auto memory = co_await core_.upload_memory.acquire(length, context);
+  if (!memory) co_return fail(std::move(memory).error());
+  SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes, co_await read_bytes(version, offset, length));
+  *id += hash_bytes(bytes.span()).to_hex();  // it came with the index: equal ids, equal bytes
+  if (!there->contains(*id)) {
+    SHOAL_CO_RETURN_IF_ERROR(
+        co_await core_.origin.put_block(version->record.object, *id, offset, bytes.span(),
+                                        context.tightened(core_.executor(), 10 * kRetryMax)));
+  }
+  version->uploaded_bytes += length;
+  co_return Status();
+}
+
+Task<Result<ObjectInfo>> WriteBack::upload_blocks(Version version, PutOptions options,
+                                                  Context context) {
+  const std::string object = version->record.object;
+  uint64_t size = version->size();
+  uint64_t block = kChunkBytesDefault;
+  uint64_t count_max = core_.origin.blocks_max();
+  while ((size + block - 1) / block > count_max) block *= 2;
+  SHOAL_ASSERT(block <= core_.origin.block_bytes_max());
+  SHOAL_CO_ASSIGN_OR_RETURN(
+      std::vector<BlockInfo> staged,
+      co_await core_.origin.staged_blocks(object, context.tightened(core_.executor(), kRetryMax)));
+  std::set<std::string> there;
+  for (const BlockInfo& info : staged) there.insert(info.id);
+
+  std::vector<BlockInfo> blocks((size + block - 1) / block);
+  std::vector<Task<Status>> tasks;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    uint64_t offset = i * block;
+    blocks[i].size = std::min(block, size - offset);
+    blocks[i].id = fmt::format("{:08}", i);
+    tasks.push_back(send_block(version, offset, blocks[i].size, &blocks[i].id, &there, context));
+  }
+  SHOAL_CO_RETURN_IF_ERROR(
+      co_await run_all(core_.executor(), std::move(tasks), core_.options.upload_blocks_max));
+  SHOAL_CO_RETURN_IF_ERROR(context.check(core_.executor()));
+  co_return co_await core_.origin.commit_blocks(object, std::move(blocks), std::move(options),
+                                                context.tightened(core_.executor(), kRetryMax));
+}
+
+// Somebody else's version stands where ours should go, or ours is there already.
+Task<Result<ObjectInfo>> WriteBack::settle_conflict(Version version) {
+  auto there = co_await core_.origin.head(version->record.object, core_.background());
+  if (!there) {
+    if (there.error().code() != Code::kNotFound) co_return fail(std::move(there).error());
+    version->record.base_etag.clear();
+    version->record.must_be_absent = true;
+    co_return fail(Code::kUnavailable, "the object that this one replaces was deleted");
+  }
+  std::string theirs = decode_attributes(there->metadata).write_id;
+  if (theirs == version->write_id_text()) co_return std::move(*there);
+  if (theirs.starts_with(version->record.write_id.to_hex() + ".")) {
+    version->record.base_etag = there->etag;  // an earlier state of this very file
+    version->record.must_be_absent = false;
+    co_return fail(Code::kUnavailable, "an earlier state of this file was committed");
+  }
+  SHOAL_CO_RETURN_IF_ERROR(co_await move_aside(version));
+  co_return fail(Code::kUnavailable, "another writer changed the object; keeping both");
+}
+
+Task<Status> WriteBack::move_aside(Version version) {
+  std::string from = version->record.object;
+  auto now = std::chrono::floor<std::chrono::seconds>(core_.world.executor.wall_now());
+  StagedRecord record = version->record;
+  record.object = fmt::format("{}.conflict-{}-{:%Y%m%dT%H%M%S}-{}", from, core_.options.name, now,
+                              record.write_id.to_hex().substr(0, 6));
+  record.base_etag.clear();
+  record.must_be_absent = true;
+  if (record.object.size() > kObjectNameBytesMax || leaf_of(record.object).size() > kNameBytesMax) {
+    record.object = std::string(parent_of(from)) + (parent_of(from).empty() ? "" : "/") +
+                    "conflict-" + record.write_id.to_hex();
+  }
+  record.metadata["shoalwriteid"] = version->write_id_text();
+  if (version->small) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await core_.store.stage_small(record, as_bytes(*version->bytes)));
+  } else {
+    SHOAL_CO_RETURN_IF_ERROR(co_await version->file->sync(record));
+  }
+  version->record = std::move(record);
+  renamed(version, from);
+  core_.metrics.conflicts.add();
+  core_.log.error("{} was changed in the origin by somebody else; the local version is kept as {}",
+                  from, version->record.object);
+  callbacks_.conflicted(version, from);
+  co_return Status();
+}
+
+}  // namespace shoal
