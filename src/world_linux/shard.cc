@@ -133,6 +133,8 @@ void Shard::stop() {
   StopItem item(*this);
   post_remote(item);
   thread_.join();
+  // The item that ended the last work may have run while its poster was still about to wake us.
+  while (posting_.load(std::memory_order_acquire) != 0) std::this_thread::yield();
 }
 
 SteadyTime Shard::now() const { return on_thread() ? now_ : read_steady_clock(); }
@@ -153,6 +155,7 @@ void Shard::post(Runnable& item) {
 
 void Shard::post_remote(Runnable& item) {
   SHOAL_ASSERT(!ended_.load(std::memory_order_relaxed), "posted to a shard that has ended");
+  posting_.fetch_add(1, std::memory_order_relaxed);
   Runnable* top = remote_.load(std::memory_order_relaxed);
   do {
     item.next = top;
@@ -164,6 +167,7 @@ void Shard::post_remote(Runnable& item) {
     wake_ups_.fetch_add(1, std::memory_order_relaxed);
     signal_event(wake_descriptor_);
   }
+  posting_.fetch_sub(1, std::memory_order_release);  // the last touch
 }
 
 void Shard::start_timer(Timer& timer, SteadyTime when) {

@@ -4,7 +4,7 @@
 // One turn of its loop: take what other threads posted, run due timers, run items of the queue (up
 // to a budget), submit operations, complete finished ones. The clock is read several times a turn.
 //
-// Whoever posts from another thread must be done with it before the shard is destroyed.
+// Nobody may begin to post from another thread once the shard is stopped.
 #pragma once
 
 #include <atomic>
@@ -112,6 +112,7 @@ class Shard final : public Executor {
   // Set before the shard sleeps; who clears it must wake it. So a busy shard is never signalled.
   std::atomic<bool> sleeping_{false};
   std::atomic<bool> ended_{false};
+  std::atomic<uint32_t> posting_{0};  // threads inside post_remote; the end waits for them
   int wake_descriptor_ = -1;
 
   // Relaxed: they order nothing and are only read for display.
