@@ -23,12 +23,12 @@ constexpr size_t kMetadataBytesMax = 8 * kKiB;
 constexpr size_t kBlockIdBytesMax = 64;
 constexpr std::string_view kStateDirectory = ".shoal/";
 
-Status validate_name(std::string_view full_name) {
-  if (full_name.empty()) return fail(Code::kInvalidArgument, "an object name is empty");
-  if (full_name.size() > kObjectNameBytesMax) {
+Status validate_name(std::string_view prefix, std::string_view object) {
+  if (object.empty()) return fail(Code::kInvalidArgument, "an object name is empty");
+  if (prefix.size() + object.size() > kObjectNameBytesMax) {
     return fail(Code::kNameTooLong,
                 fmt::format("the object name has {} bytes, at most {} are possible",
-                            full_name.size(), kObjectNameBytesMax));
+                            prefix.size() + object.size(), kObjectNameBytesMax));
   }
   return {};
 }
@@ -181,7 +181,7 @@ void AzureOrigin::add_content_crc(OriginRequest& request) const {
 
 Task<Result<ObjectInfo>> AzureOrigin::head_with(std::string object, std::string etag,
                                                 std::string* copy_status, Context context) {
-  SHOAL_CO_RETURN_IF_ERROR(validate_name(config_.url.prefix + object));
+  SHOAL_CO_RETURN_IF_ERROR(validate_name(config_.url.prefix, object));
   OriginRequest head = request("HEAD", "looking up", object, "");
   if (!etag.empty()) add_condition(head.http.headers, Condition::match(std::move(etag)));
   metrics_.heads.add();
@@ -205,7 +205,7 @@ Task<Result<ObjectInfo>> AzureOrigin::head(std::string object, Context context) 
 
 Task<Status> AzureOrigin::read(std::string object, std::string etag, uint64_t offset, ByteSpan into,
                                std::function<void(uint64_t)> progress, Context context) {
-  SHOAL_CO_RETURN_IF_ERROR(validate_name(config_.url.prefix + object));
+  SHOAL_CO_RETURN_IF_ERROR(validate_name(config_.url.prefix, object));
   if (etag.empty()) co_return fail(Code::kInvalidArgument, "a read needs the version's ETag");
   Error error(Code::kInternal, "");
   std::string error_code;
@@ -277,7 +277,7 @@ Task<Result<ObjectInfo>> AzureOrigin::settle(OriginRequest& request, Error error
 
 Task<Result<ObjectInfo>> AzureOrigin::put(std::string object, ConstByteSpan bytes,
                                           PutOptions options, Context context) {
-  SHOAL_CO_RETURN_IF_ERROR(validate_name(config_.url.prefix + object));
+  SHOAL_CO_RETURN_IF_ERROR(validate_name(config_.url.prefix, object));
   SHOAL_CO_RETURN_IF_ERROR(validate_metadata(options.metadata));
   OriginRequest put = request("PUT", "writing", object, "");
   put.http.headers.emplace_back("x-ms-blob-type", "BlockBlob");
@@ -299,7 +299,7 @@ Task<Result<ObjectInfo>> AzureOrigin::put(std::string object, ConstByteSpan byte
 
 Task<Status> AzureOrigin::put_block(std::string object, std::string block_id, uint64_t,
                                     ConstByteSpan bytes, Context context) {
-  SHOAL_CO_RETURN_IF_ERROR(validate_name(config_.url.prefix + object));
+  SHOAL_CO_RETURN_IF_ERROR(validate_name(config_.url.prefix, object));
   if (block_id.empty() || block_id.size() > kBlockIdBytesMax || bytes.empty() ||
       bytes.size() > block_bytes_max()) {
     co_return fail(Code::kInvalidArgument,
@@ -317,7 +317,7 @@ Task<Status> AzureOrigin::put_block(std::string object, std::string block_id, ui
 
 Task<Result<std::vector<BlockInfo>>> AzureOrigin::staged_blocks(std::string object,
                                                                 Context context) {
-  SHOAL_CO_RETURN_IF_ERROR(validate_name(config_.url.prefix + object));
+  SHOAL_CO_RETURN_IF_ERROR(validate_name(config_.url.prefix, object));
   OriginRequest get = request("GET", "listing the staged blocks of", object,
                               "comp=blocklist&blocklisttype=uncommitted");
   get.body_bytes_max = kBlockListBytesMax;
@@ -340,7 +340,7 @@ Task<Result<std::vector<BlockInfo>>> AzureOrigin::staged_blocks(std::string obje
 Task<Result<ObjectInfo>> AzureOrigin::commit_blocks(std::string object,
                                                     std::vector<BlockInfo> blocks,
                                                     PutOptions options, Context context) {
-  SHOAL_CO_RETURN_IF_ERROR(validate_name(config_.url.prefix + object));
+  SHOAL_CO_RETURN_IF_ERROR(validate_name(config_.url.prefix, object));
   SHOAL_CO_RETURN_IF_ERROR(validate_metadata(options.metadata));
   if (blocks.size() > blocks_max()) {
     co_return fail(Code::kTooLarge,
@@ -433,7 +433,7 @@ Status AzureOrigin::strip_prefix(ListPage& page, const ListOptions& options) con
 }
 
 Task<Status> AzureOrigin::remove(std::string object, Condition condition, Context context) {
-  SHOAL_CO_RETURN_IF_ERROR(validate_name(config_.url.prefix + object));
+  SHOAL_CO_RETURN_IF_ERROR(validate_name(config_.url.prefix, object));
   OriginRequest remove = request("DELETE", "removing", object, "");
   add_condition(remove.http.headers, condition);
   Result<HttpResponse> response = co_await run_write(remove, context);
@@ -447,8 +447,8 @@ Task<Status> AzureOrigin::remove(std::string object, Condition condition, Contex
 
 Task<Result<ObjectInfo>> AzureOrigin::copy(std::string from, std::string source_etag,
                                            std::string to, PutOptions options, Context context) {
-  SHOAL_CO_RETURN_IF_ERROR(validate_name(config_.url.prefix + from));
-  SHOAL_CO_RETURN_IF_ERROR(validate_name(config_.url.prefix + to));
+  SHOAL_CO_RETURN_IF_ERROR(validate_name(config_.url.prefix, from));
+  SHOAL_CO_RETURN_IF_ERROR(validate_name(config_.url.prefix, to));
   SHOAL_CO_RETURN_IF_ERROR(validate_metadata(options.metadata));
   OriginRequest copy = request("PUT", fmt::format("copying {} to", from), to, "");
   copy.http.headers.emplace_back("x-ms-copy-source", signer_.with_sas(url_of(from)));
@@ -483,7 +483,7 @@ Task<Result<ObjectInfo>> AzureOrigin::await_copy(std::string to, Context context
 
 Task<Result<ObjectInfo>> AzureOrigin::set_metadata(std::string object, Metadata metadata,
                                                    Condition condition, Context context) {
-  SHOAL_CO_RETURN_IF_ERROR(validate_name(config_.url.prefix + object));
+  SHOAL_CO_RETURN_IF_ERROR(validate_name(config_.url.prefix, object));
   SHOAL_CO_RETURN_IF_ERROR(validate_metadata(metadata));
   OriginRequest set = request("PUT", "setting the metadata of", object, "comp=metadata");
   add_condition(set.http.headers, condition);

@@ -61,9 +61,9 @@ struct ListPage {
 };
 
 struct ListOptions {
-  std::string prefix;
-  bool recursive = false;  // false: names below the next '/' are folded into prefixes
-  std::string marker;      // from the page before
+  std::string prefix = {};
+  bool recursive = false;   // false: names below the next '/' are folded into prefixes
+  std::string marker = {};  // from the page before
   uint32_t entries_max = 5000;
 };
 
