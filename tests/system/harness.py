@@ -1,0 +1,216 @@
+"""Starts real daemons over real mounts for the system tests.
+
+Each test gets a Cluster-free world of its own: an origin (a directory, or the Blob stub), a cache
+directory and a mountpoint below one temporary directory, and a daemon that can be asked, killed and
+started again. Nothing waits by sleeping for a guess: `eventually` polls a condition to a deadline.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+SHOAL = os.environ.get("SHOAL_BINARY", os.path.join(ROOT, "build/release/shoal"))
+STUB_ACCOUNT = "devstoreaccount1"
+# The published key of every storage emulator, not a secret.
+STUB_KEY = ("Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/"
+            "KBHBeksoGMGw==")
+
+
+def can_mount():
+    """Whether this machine lets us mount at all; a reason when not."""
+    if not os.path.exists("/dev/fuse"):
+        return "there is no /dev/fuse"
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR))
+    except OSError as error:
+        return f"/dev/fuse: {error}"
+    if os.geteuid() != 0 and not shutil.which("fusermount3"):
+        return "not root and no fusermount3"
+    return None
+
+
+def eventually(condition, what, seconds=30):
+    """Polls until condition() is truthy; fails the test at the deadline."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what}")
+        time.sleep(0.02)  # between two looks, not instead of one
+
+
+class Stub:
+    """The Blob stub as a process."""
+
+    def __init__(self, *flags):
+        self.process = subprocess.Popen(
+            [SHOAL, "blob-stub", "--port", "0", "--account", STUB_ACCOUNT, "--key", STUB_KEY,
+             "--container", "data", *flags],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        line = self.process.stdout.readline()
+        match = re.search(r"listening on ([\d.]+):(\d+)", line)
+        if not match:
+            self.process.kill()
+            raise AssertionError(f"the stub said: {line!r}")
+        self.address = f"{match[1]}:{match[2]}"
+
+    @property
+    def url(self):
+        return f"http://{self.address}/{STUB_ACCOUNT}/data"
+
+    def post(self, path, body):
+        import urllib.request
+        request = urllib.request.Request(f"http://{self.address}{path}",
+                                         data=json.dumps(body).encode(), method="POST")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.read()
+
+    def stats(self):
+        import urllib.request
+        with urllib.request.urlopen(f"http://{self.address}/__stub/stats", timeout=10) as answer:
+            return json.load(answer)
+
+    def faults(self, **faults):
+        self.post("/__stub/faults", faults)
+
+    def pause(self):
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self):
+        self.process.send_signal(signal.SIGCONT)
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+class Daemon:
+    """`shoal mount` in the foreground, as a child."""
+
+    def __init__(self, origin, mountpoint, cache, *flags, env=None, expect_failure=False,
+                 user=None, log=None):
+        self.mountpoint = mountpoint
+        self.log_path = log or (cache.rstrip("/") + ".log")
+        environment = dict(os.environ)
+        environment.update(env or {})
+        environment.setdefault("AZURE_STORAGE_ACCOUNT", STUB_ACCOUNT)
+        environment.setdefault("AZURE_STORAGE_KEY", STUB_KEY)
+        log_file = open(self.log_path, "ab")
+        self.process = subprocess.Popen(
+            [SHOAL, "mount", origin, mountpoint, "--cache-dir", cache, "--foreground",
+             "--cache-size", "2GiB", "--http", "127.0.0.1:0", *flags],
+            stdout=log_file, stderr=log_file, env=environment, user=user,
+            group=user and user)
+        log_file.close()
+        if not expect_failure:
+            eventually(lambda: self.process.poll() is not None or os.path.ismount(mountpoint),
+                       "the mount to appear")
+            if self.process.poll() is not None:
+                raise AssertionError("shoal mount failed:\n" + self.log())
+
+    def log(self):
+        with open(self.log_path, errors="replace") as file:
+            return file.read()[-4000:]
+
+    def status(self):
+        out = subprocess.run([SHOAL, "status", self.mountpoint, "--json"], capture_output=True,
+                             text=True, timeout=20)
+        if out.returncode != 0:
+            raise AssertionError(f"shoal status: {out.stderr}\n{self.log()}")
+        return json.loads(out.stdout)
+
+    def sync(self, path=None, timeout="60s"):
+        out = subprocess.run([SHOAL, "sync", path or self.mountpoint, "--level", "durable",
+                              "--timeout", timeout], capture_output=True, text=True, timeout=120)
+        if out.returncode != 0:
+            raise AssertionError(f"shoal sync: {out.stdout}{out.stderr}\n{self.log()}")
+
+    def kill(self):
+        """kill -9, then what an operator does: unmount the dead mountpoint."""
+        self.process.kill()
+        self.process.wait()
+        subprocess.run(["umount", "-l", self.mountpoint], capture_output=True)
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                raise AssertionError("the daemon did not stop on SIGTERM:\n" + self.log())
+        subprocess.run(["umount", "-l", self.mountpoint], capture_output=True)
+        return self.process.returncode
+
+
+@unittest.skipIf(can_mount(), can_mount() or "")
+class ShoalTest(unittest.TestCase):
+    """A temporary directory with origin, cache and mountpoint, and what was started in it."""
+
+    flags = ()
+
+    def setUp(self):
+        if not os.path.exists(SHOAL):
+            self.fail(f"{SHOAL} is not built")
+        self.directory = tempfile.mkdtemp(prefix="shoal-test-", dir=os.environ.get("SHOAL_TEST_DIR"))
+        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
+        self.origin = os.path.join(self.directory, "origin")
+        self.cache = os.path.join(self.directory, "cache")
+        self.mount = os.path.join(self.directory, "mnt")
+        os.mkdir(self.origin)
+        os.mkdir(self.mount)
+
+    def start(self, *flags, origin=None, **options):
+        daemon = Daemon(origin or self.origin, self.mount, self.cache, *self.flags, *flags,
+                        **options)
+        self.addCleanup(daemon.stop)
+        self.daemon = daemon
+        return daemon
+
+    def start_stub(self, *flags):
+        stub = Stub(*flags)
+        self.addCleanup(stub.stop)
+        self.stub = stub
+        return stub
+
+    def path(self, *names):
+        return os.path.join(self.mount, *names)
+
+    def write(self, name, content):
+        with open(self.path(name), "wb") as file:
+            file.write(content)
+
+    def read(self, name):
+        with open(self.path(name), "rb") as file:
+            return file.read()
+
+    def shoal(self, *arguments, **options):
+        return subprocess.run([SHOAL, *arguments], capture_output=True, text=True, timeout=120,
+                              **options)
+
+
+def pattern(size, seed=0):
+    """Bytes that tell their place and seed."""
+    block = b"".join((i * 2654435761 + seed * 40503 & 0xFFFFFFFF).to_bytes(4, "little")
+                     for i in range(16384))
+    return (block * (size // len(block) + 1))[:size] if size <= len(block) else b"".join(
+        (seed * 1000003 + index).to_bytes(8, "little") + block[8:]
+        for index in range(size // len(block) + 1))[:size]
+
+
+def main():
+    unittest.main(verbosity=1, argv=[sys.argv[0], *sys.argv[1:]])
