@@ -1,5 +1,6 @@
 #include "backend.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -15,6 +16,9 @@
 namespace shoal {
 
 namespace {
+
+// Both servers say where they listen.
+constexpr std::string_view kListening = "127.0.0.1:";
 
 // Removed when the program ends.
 struct Scratch {
@@ -51,7 +55,7 @@ Result<std::string> start_azurite(ChildProcess& child) {
   std::vector<std::string> arguments = {
       program,    "--blobHost",        "127.0.0.1", "--blobPort", "0", "--inMemoryPersistence",
       "--silent", "--disableTelemetry"};
-  return child.start(arguments, "http://127.0.0.1:", std::chrono::seconds(40));
+  return child.start(arguments, kListening, std::chrono::seconds(40));
 }
 
 Result<std::string> start_stub(ChildProcess& child) {
@@ -64,7 +68,7 @@ Result<std::string> start_stub(ChildProcess& child) {
   if (program.empty() || !std::filesystem::exists(program)) {
     return fail(Code::kUnavailable, "the stub server is not built; set SHOAL_STUB_BINARY");
   }
-  return child.start({program, "--port", "0"}, "http://127.0.0.1:", std::chrono::seconds(20));
+  return child.start({program, "--port", "0"}, kListening, std::chrono::seconds(20));
 }
 
 Backend start(BackendKind kind, ChildProcess& child, const Scratch& scratch) {
@@ -72,11 +76,9 @@ Backend start(BackendKind kind, ChildProcess& child, const Scratch& scratch) {
   Result<std::string> line =
       kind == BackendKind::kAzurite ? start_azurite(child) : start_stub(child);
   if (!line) return {"", line.error().message()};
-  size_t begin = line->find("http://127.0.0.1:");
-  size_t port = begin + std::string_view("http://127.0.0.1:").size();
-  size_t end = line->find_first_not_of("0123456789", port);
-  std::string url = line->substr(begin, end == std::string::npos ? end : end - begin) +
-                    "/devstoreaccount1/conformance";
+  size_t port = line->find(kListening) + kListening.size();
+  std::string digits = line->substr(port, line->find_first_not_of("0123456789", port) - port);
+  std::string url = fmt::format("http://127.0.0.1:{}/devstoreaccount1/conformance", digits);
   Status created = run_blocking(test_shard(), create_container(test_shard().world(), url));
   if (!created) return {"", created.error().message()};
   return {url, ""};

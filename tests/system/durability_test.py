@@ -205,7 +205,7 @@ class Durability(ShoalTest):
     def test_origin_away(self):
         """Cached files stay readable, writes go on, the rest fails after its deadline."""
         stub = self.start_stub()
-        stub.post("/__stub/blobs", {"name": "cold", "size": 4 * MIB, "seed": 1})
+        stub.add("cold", 4 * MIB, 1)
         self.start("--origin-timeout", "2s", "--upload-delay", "0s", origin=stub.url)
         content = pattern(MIB, 2)
         self.write("warm", content)
@@ -301,7 +301,7 @@ class Durability(ShoalTest):
 
     def test_concurrent_readers_fetch_once(self):
         stub = self.start_stub("--latency-ms", "30")
-        stub.post("/__stub/blobs", {"name": "b", "size": 16 * MIB, "seed": 9})
+        stub.add("b", 16 * MIB, 9)
         self.start(origin=stub.url)
         results = []
         threads = [threading.Thread(target=lambda: results.append(self.read("b")))
@@ -315,7 +315,7 @@ class Durability(ShoalTest):
 
     def test_cold_random_reads_move_little(self):
         stub = self.start_stub()
-        stub.post("/__stub/blobs", {"name": "b", "size": 1024 * MIB, "seed": 9})
+        stub.add("b", 1024 * MIB, 9)
         self.start(origin=stub.url)
         choose = random.Random(4)
         with open(self.path("b"), "rb", buffering=0) as file:

@@ -19,6 +19,7 @@ import unittest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SHOAL = os.environ.get("SHOAL_BINARY", os.path.join(ROOT, "build/release/shoal"))
 STUB_ACCOUNT = "devstoreaccount1"
+SAS = "sv=2022-11-02&sr=c&sp=rwdl&se=2040-01-01T00%3A00%3A00Z&sig=c2VjcmV0c2lnbmF0dXJlCg%3D%3D"
 # The published key of every storage emulator, not a secret.
 STUB_KEY = ("Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/"
             "KBHBeksoGMGw==")
@@ -80,8 +81,16 @@ class Stub:
         with urllib.request.urlopen(f"http://{self.address}/__stub/stats", timeout=10) as answer:
             return json.load(answer)
 
+    def add(self, name, size, seed=1, count=None):
+        """Synthesised bytes: they cost no memory."""
+        body = {"container": "data", "name": name, "size": size, "seed": seed}
+        self.post("/__stub/blobs", body if count is None else {**body, "count": count})
+
     def faults(self, **faults):
-        self.post("/__stub/faults", faults)
+        """Sets faults; without arguments the stub is well again."""
+        well = {"latency_ms": 0, "account_in_mibps": 0, "account_out_mibps": 0, "outage": False,
+                "chance": {}, "script": []}
+        self.post("/__stub/faults", {**well, **faults})
 
     def pause(self):
         self.process.send_signal(signal.SIGSTOP)
