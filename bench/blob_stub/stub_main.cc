@@ -25,6 +25,8 @@ struct Arguments {
   double connection_mibps = 0;
   double account_mibps = 0;
   bool no_auth = false;
+  BlobSas sas;
+  bool sas_expired = false;
 };
 
 uint64_t mibps(double value) { return static_cast<uint64_t>(value * static_cast<double>(kMiB)); }
@@ -40,6 +42,10 @@ void declare(CLI::App& app, Arguments& given) {
   app.add_option("--account", options.service.account, "account")->capture_default_str();
   app.add_option("--key", options.service.key_base64, "account key; default: the emulator's");
   app.add_flag("--no-auth", given.no_auth, "accept every request");
+  app.add_option("--sas", given.sas.query, "a SAS token to accept, as the query of a URL");
+  app.add_option("--sas-permissions", given.sas.permissions, "what that token allows")
+      ->capture_default_str();
+  app.add_flag("--sas-expired", given.sas_expired, "that token has expired");
   app.add_flag("--anonymous-read", options.service.anonymous_read, "reads need no credentials");
   app.add_flag("--discard-writes", options.service.discard_writes,
                "forget written bytes; they read back as synthetic bytes of seed 0");
@@ -126,6 +132,8 @@ Status serve(Arguments given) {
   faults.account_in_bytes_per_second = mibps(given.account_mibps);
   faults.account_out_bytes_per_second = mibps(given.account_mibps);
   given.options.service.require_auth = !given.no_auth;
+  if (given.sas_expired) given.sas.expires = WallTime{};
+  if (!given.sas.query.empty()) given.options.service.sas.push_back(given.sas);
   if (!given.faults_json.empty()) {
     SHOAL_ASSIGN_OR_RETURN(faults, blob_faults_from_json(given.faults_json, faults));
   }
