@@ -139,8 +139,9 @@ BlobReply BlobService::refuse(const BlobRequest& request, BlobFault fault, Durat
   call.now = now;
   BlobReply reply;
   if (fault == BlobFault::kBusy) {
-    reply = blob_error(call, 503, "ServerBusy", "The server is currently unable to receive "
-                                                "requests. Please retry your request.");
+    reply = blob_error(call, 503, "ServerBusy",
+                       "The server is currently unable to receive "
+                       "requests. Please retry your request.");
     auto seconds = std::chrono::ceil<std::chrono::seconds>(retry_after).count();
     if (seconds > 0) reply.headers.emplace_back("retry-after", fmt::format("{}", seconds));
     auto ms = std::chrono::ceil<std::chrono::milliseconds>(retry_after).count();
