@@ -45,7 +45,7 @@ void finish(const BlobCall& call, uint64_t request_number, BlobReply& reply) {
   }
   const std::string* version = call.header("x-ms-version");
   reply.headers.emplace_back("x-ms-version", version ? *version : std::string(kServiceVersion));
-  reply.headers.emplace_back("date", http_date(call.now));
+  reply.headers.emplace_back("date", blob_date(call.now));
   if (reply.header("content-length") == nullptr && reply.status != 304 && reply.status != 204) {
     reply.headers.emplace_back("content-length", fmt::format("{}", reply.body.size()));
   }
@@ -117,7 +117,7 @@ BlobReply BlobService::handle(const BlobRequest& request, WallTime now) {
   std::optional<BlobReply> refused = parse_blob_target(call, config_);
   if (!refused) {
     operation = classify(call);
-    refused = authorize(call, config_, permission_of(operation));
+    refused = authorize_blob_call(call, config_, permission_of(operation));
   }
   BlobReply reply = refused ? std::move(*refused) : dispatch(call, operation);
   SHOAL_ASSERT(reply.status >= 200 && reply.status < 600);
@@ -233,7 +233,7 @@ BlobReply BlobService::on_container(BlobCall& call, BlobOperation operation) {
     reply.status = 200;
   }
   reply.headers.emplace_back("etag", blob_etag(found->second.version));
-  reply.headers.emplace_back("last-modified", http_date(found->second.modified));
+  reply.headers.emplace_back("last-modified", blob_date(found->second.modified));
   return reply;
 }
 
@@ -246,7 +246,7 @@ void BlobService::add_container(std::string_view container) {
 
 void BlobService::add(std::string_view container, std::string_view name, BlobContent content,
                       std::map<std::string, std::string> metadata, WallTime when) {
-  SHOAL_ASSERT(!name.empty() && name.size() <= kObjectNameBytesMax && is_utf8(name));
+  SHOAL_ASSERT(!name.empty() && name.size() <= kObjectNameBytesMax && is_blob_utf8(name));
   add_container(container);
   Blob& blob = containers_.find(container)->second.blobs[std::string(name)];
   blob = Blob{};

@@ -215,9 +215,9 @@ class BlobService {
 // "0x8DC..." in quotes, from the counter that names versions.
 std::string blob_etag(uint64_t version);
 // RFC 1123, GMT, and back (nothing if malformed).
-std::string http_date(WallTime when);
-std::optional<WallTime> parse_http_date(std::string_view text);
+std::string blob_date(WallTime when);
+std::optional<WallTime> parse_blob_date(std::string_view text);
 // CRC-64/NVME as Azure's x-ms-content-crc64 uses it; pass the value so far to continue.
-uint64_t crc64_nvme(ConstByteSpan bytes, uint64_t before = 0);
+uint64_t blob_crc64(ConstByteSpan bytes, uint64_t before = 0);
 
 }  // namespace shoal

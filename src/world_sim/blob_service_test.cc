@@ -10,7 +10,7 @@
 namespace shoal {
 namespace {
 
-const WallTime kNow = *parse_http_date("Sun, 22 Nov 2026 18:00:00 GMT");
+const WallTime kNow = *parse_blob_date("Sun, 22 Nov 2026 18:00:00 GMT");
 const std::string kRoot = "/devstoreaccount1/ccc";
 
 class Client {
@@ -163,12 +163,12 @@ TEST(BlobService, conditions) {
   BlobReply same = client.get("x", {{"if-none-match", header_of(second, "etag")}});
   EXPECT_EQ(same.status, 304);
   EXPECT_TRUE(same.body.empty());
-  EXPECT_EQ(client.get("x", {{"if-modified-since", http_date(kNow)}}).status, 304);
+  EXPECT_EQ(client.get("x", {{"if-modified-since", blob_date(kNow)}}).status, 304);
   EXPECT_EQ(
-      client.get("x", {{"if-modified-since", http_date(kNow - std::chrono::seconds(1))}}).status,
+      client.get("x", {{"if-modified-since", blob_date(kNow - std::chrono::seconds(1))}}).status,
       200);
   EXPECT_EQ(
-      client.get("x", {{"if-unmodified-since", http_date(kNow - std::chrono::hours(1))}}).status,
+      client.get("x", {{"if-unmodified-since", blob_date(kNow - std::chrono::hours(1))}}).status,
       412);
   EXPECT_EQ(client.send("DELETE", kRoot + "/x", {{"if-match", first}}).status, 412);
   EXPECT_EQ(client.send("DELETE", kRoot + "/x", {{"if-match", header_of(second, "etag")}}).status,
@@ -228,13 +228,13 @@ TEST(BlobService, block_lists) {
 
 TEST(BlobService, body_checksums) {
   Client client;
-  EXPECT_EQ(crc64_nvme(as_bytes("123456789")), 0xAE8B14860A799888ull);
+  EXPECT_EQ(blob_crc64(as_bytes("123456789")), 0xAE8B14860A799888ull);
   EXPECT_EQ(client.put("x", "123456789", {{"content-md5", "JfnnlDI7RTiF9RgfG2JNCw=="}}).status,
             201);
   EXPECT_EQ(header_of(client.get("x"), "content-md5"), "JfnnlDI7RTiF9RgfG2JNCw==");
   EXPECT_EQ(code_of(client.put("x", "12345678", {{"content-md5", "JfnnlDI7RTiF9RgfG2JNCw=="}})),
             "Md5Mismatch");
-  std::string crc = crc64_base64(BlobContent::copy_of(std::string_view("123456789")));
+  std::string crc = blob_crc64_base64(BlobContent::copy_of(std::string_view("123456789")));
   EXPECT_EQ(crc, "iJh5CoYUi64=");
   EXPECT_EQ(client.put("x", "123456789", {{"x-ms-content-crc64", crc}}).status, 201);
   EXPECT_EQ(code_of(client.put("x", "1", {{"x-ms-content-crc64", crc}})), "Crc64Mismatch");
@@ -415,12 +415,12 @@ TEST(BlobAuth, checks_tokens) {
 }
 
 TEST(BlobDate, round_trips_and_refuses) {
-  EXPECT_EQ(http_date(*parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT")),
+  EXPECT_EQ(blob_date(*parse_blob_date("Sun, 06 Nov 1994 08:49:37 GMT")),
             "Sun, 06 Nov 1994 08:49:37 GMT");
-  EXPECT_FALSE(parse_http_date("Mon, 06 Nov 1994 08:49:37 GMT"));
-  EXPECT_FALSE(parse_http_date("Sun, 31 Feb 1994 08:49:37 GMT"));
-  EXPECT_FALSE(parse_http_date("Sunday, 06-Nov-94 08:49:37 GMT"));
-  EXPECT_FALSE(parse_http_date(""));
+  EXPECT_FALSE(parse_blob_date("Mon, 06 Nov 1994 08:49:37 GMT"));
+  EXPECT_FALSE(parse_blob_date("Sun, 31 Feb 1994 08:49:37 GMT"));
+  EXPECT_FALSE(parse_blob_date("Sunday, 06-Nov-94 08:49:37 GMT"));
+  EXPECT_FALSE(parse_blob_date(""));
 }
 
 }  // namespace

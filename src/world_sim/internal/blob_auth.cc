@@ -25,7 +25,8 @@ BlobReply challenge(const BlobCall& call, std::string_view code, std::string_vie
   BlobReply reply = blob_error(call, 401, code, reason);
   reply.headers.emplace_back(
       "www-authenticate",
-      "Bearer authorization_uri=https://login.microsoftonline.com/common/oauth2/authorize "
+      "Bearer "
+      "authorization_uri=https://login.microsoftonline.com/common/oauth2/authorize_blob_call "
       "resource_id=https://storage.azure.com");
   return reply;
 }
@@ -45,7 +46,7 @@ std::optional<BlobReply> check_clock(const BlobCall& call, const BlobServiceConf
   const std::string* date = call.header("x-ms-date");
   if (date == nullptr) date = call.header("date");
   if (date == nullptr) return refuse(call, "There is no x-ms-date header.");
-  auto when = parse_http_date(*date);
+  auto when = parse_blob_date(*date);
   if (!when) return refuse(call, "The x-ms-date header is malformed.");
   auto skew = call.now > *when ? call.now - *when : *when - call.now;
   if (config.check_clock && skew > std::chrono::minutes(15)) {
@@ -66,8 +67,8 @@ std::optional<BlobReply> check_shared_key(BlobCall& call, const BlobServiceConfi
   }
   auto key = base64_decode(config.key_base64);
   SHOAL_ASSERT(key.has_value(), "the account key must be base64");
-  std::string text = shared_key_string_to_sign(call, config.account);
-  if (hmac_sha256_base64(*key, text) != credential.substr(colon + 1)) {
+  std::string text = blob_string_to_sign(call, config.account);
+  if (blob_hmac_base64(*key, text) != credential.substr(colon + 1)) {
     return refuse(call, fmt::format("The MAC signature is not the same as any computed "
                                     "signature. Server used following string to sign: '{}'.",
                                     text));
@@ -147,7 +148,7 @@ constexpr std::array<uint64_t, 256> kCrcTable = make_crc_table();
 
 }  // namespace
 
-std::string shared_key_string_to_sign(const BlobCall& call, std::string_view account) {
+std::string blob_string_to_sign(const BlobCall& call, std::string_view account) {
   std::string text = call.request->method + "\n";
   for (const char* name :
        {"content-encoding", "content-language", "content-length", "content-md5", "content-type",
@@ -175,7 +176,7 @@ std::string shared_key_string_to_sign(const BlobCall& call, std::string_view acc
   return text;
 }
 
-std::string hmac_sha256_base64(std::string_view key, std::string_view text) {
+std::string blob_hmac_base64(std::string_view key, std::string_view text) {
   unsigned char digest[EVP_MAX_MD_SIZE];
   unsigned int length = 0;
   const auto* made =
@@ -185,7 +186,7 @@ std::string hmac_sha256_base64(std::string_view key, std::string_view text) {
   return base64_encode({reinterpret_cast<const char*>(digest), length});
 }
 
-std::string md5_base64(const BlobContent& content) {
+std::string blob_md5_base64(const BlobContent& content) {
   EVP_MD_CTX* context = EVP_MD_CTX_new();
   SHOAL_ASSERT(context != nullptr && EVP_DigestInit_ex(context, EVP_md5(), nullptr) == 1);
   for (uint64_t at = 0; at < content.size();) {
@@ -200,7 +201,7 @@ std::string md5_base64(const BlobContent& content) {
   return base64_encode({reinterpret_cast<const char*>(digest), length});
 }
 
-uint64_t crc64_nvme(ConstByteSpan bytes, uint64_t before) {
+uint64_t blob_crc64(ConstByteSpan bytes, uint64_t before) {
   uint64_t crc = ~before;
   for (std::byte byte : bytes) {
     crc = kCrcTable[(crc ^ static_cast<uint64_t>(byte)) & 0xFF] ^ (crc >> 8);
@@ -208,19 +209,19 @@ uint64_t crc64_nvme(ConstByteSpan bytes, uint64_t before) {
   return ~crc;
 }
 
-std::string crc64_base64(const BlobContent& content) {
+std::string blob_crc64_base64(const BlobContent& content) {
   uint64_t crc = 0;
   for (uint64_t at = 0; at < content.size();) {
     ConstByteSpan span = content.span_at(at);
-    crc = crc64_nvme(span, crc);
+    crc = blob_crc64(span, crc);
     at += span.size();
   }
   static_assert(std::endian::native == std::endian::little);
   return base64_encode({reinterpret_cast<const char*>(&crc), sizeof crc});
 }
 
-std::optional<BlobReply> authorize(BlobCall& call, const BlobServiceConfig& config,
-                                   BlobPermission wanted) {
+std::optional<BlobReply> authorize_blob_call(BlobCall& call, const BlobServiceConfig& config,
+                                             BlobPermission wanted) {
   if (!config.require_auth) return std::nullopt;
   const std::string* credential = call.header("authorization");
   if (credential != nullptr) {

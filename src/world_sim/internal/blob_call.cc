@@ -78,7 +78,7 @@ BlobReply blob_error(const BlobCall& call, int status, std::string_view code,
   std::string body = fmt::format(
       "\xEF\xBB\xBF<?xml version=\"1.0\" encoding=\"utf-8\"?><Error><Code>{}</Code><Message>{}"
       "</Message></Error>",
-      code, xml_escape(message));
+      code, blob_xml_escape(message));
   if (!call.is_head()) reply.body = BlobContent::copy_of(body);
   return reply;
 }
@@ -92,7 +92,7 @@ std::optional<BlobReply> parse_blob_target(BlobCall& call, const BlobServiceConf
     return blob_error(call, 400, "InvalidUri", "The requested URI is malformed.");
   }
   auto decoded = percent_decode(call.path.substr(1));
-  if (!decoded || !is_utf8(*decoded) || decoded->find('\0') != std::string::npos) {
+  if (!decoded || !is_blob_utf8(*decoded) || decoded->find('\0') != std::string::npos) {
     return blob_error(call, 400, "InvalidUri", "The path is not percent-encoded UTF-8.");
   }
   std::string_view rest = *decoded;
@@ -117,9 +117,9 @@ std::optional<BlobReply> parse_blob_target(BlobCall& call, const BlobServiceConf
   return std::nullopt;
 }
 
-std::optional<BlobReply> check_conditions(const BlobCall& call, const BlobService::Blob* blob,
-                                          ConditionUse use) {
-  bool read = use == ConditionUse::kRead;
+std::optional<BlobReply> check_blob_conditions(const BlobCall& call, const BlobService::Blob* blob,
+                                               BlobConditionUse use) {
+  bool read = use == BlobConditionUse::kRead;
   auto not_met = [&] {
     return blob_error(call, 412, "ConditionNotMet",
                       "The condition specified using HTTP conditional header(s) is not met.");
@@ -135,7 +135,7 @@ std::optional<BlobReply> check_conditions(const BlobCall& call, const BlobServic
   std::string etag = blob ? blob_etag(blob->version) : "";
   if (if_match && (blob == nullptr || (*if_match != "*" && *if_match != etag))) return not_met();
   if (const std::string* since = call.header("if-unmodified-since")) {
-    auto when = parse_http_date(*since);
+    auto when = parse_blob_date(*since);
     if (!when) return blob_error(call, 400, "InvalidHeaderValue", "A date is malformed.");
     if (blob == nullptr || std::chrono::floor<std::chrono::seconds>(blob->modified) > *when) {
       return not_met();
@@ -143,13 +143,13 @@ std::optional<BlobReply> check_conditions(const BlobCall& call, const BlobServic
   }
   if (if_none_match && blob != nullptr && (*if_none_match == "*" || *if_none_match == etag)) {
     if (read) return blob_error(call, 304, "ConditionNotMet", "");
-    if (use == ConditionUse::kCreate && *if_none_match == "*") {
+    if (use == BlobConditionUse::kCreate && *if_none_match == "*") {
       return blob_error(call, 409, "BlobAlreadyExists", "The specified blob already exists.");
     }
     return not_met();
   }
   if (const std::string* since = call.header("if-modified-since")) {
-    auto when = parse_http_date(*since);
+    auto when = parse_blob_date(*since);
     if (!when) return blob_error(call, 400, "InvalidHeaderValue", "A date is malformed.");
     if (blob && std::chrono::floor<std::chrono::seconds>(blob->modified) <= *when) {
       return read ? blob_error(call, 304, "ConditionNotMet", "") : not_met();
@@ -158,8 +158,8 @@ std::optional<BlobReply> check_conditions(const BlobCall& call, const BlobServic
   return std::nullopt;
 }
 
-std::optional<BlobReply> read_metadata(const BlobCall& call,
-                                       std::map<std::string, std::string>& metadata) {
+std::optional<BlobReply> read_blob_metadata(const BlobCall& call,
+                                            std::map<std::string, std::string>& metadata) {
   constexpr std::string_view kPrefix = "x-ms-meta-";
   size_t bytes = 0;
   for (const auto& [key, value] : call.request->headers) {
@@ -190,18 +190,18 @@ std::optional<BlobReply> read_metadata(const BlobCall& call,
   return std::nullopt;
 }
 
-std::optional<BlobReply> check_body_sums(const BlobCall& call) {
+std::optional<BlobReply> check_blob_sums(const BlobCall& call) {
   const std::string* md5 = call.header("content-md5");
   const std::string* crc = call.header("x-ms-content-crc64");
   if (md5 && crc) {
     return blob_error(call, 400, "InvalidInput", "Send Content-MD5 or x-ms-content-crc64.");
   }
-  if (md5 && *md5 != md5_base64(call.request->body)) {
+  if (md5 && *md5 != blob_md5_base64(call.request->body)) {
     return blob_error(call, 400, "Md5Mismatch",
                       "The MD5 value specified in the request did not match with the MD5 value "
                       "calculated by the server.");
   }
-  if (crc && *crc != crc64_base64(call.request->body)) {
+  if (crc && *crc != blob_crc64_base64(call.request->body)) {
     return blob_error(call, 400, "Crc64Mismatch",
                       "The CRC64 value specified in the request did not match with the CRC64 "
                       "value calculated by the server.");
@@ -209,7 +209,7 @@ std::optional<BlobReply> check_body_sums(const BlobCall& call) {
   return std::nullopt;
 }
 
-std::optional<BlobReply> read_range(const BlobCall& call, uint64_t size, ByteRange& range) {
+std::optional<BlobReply> read_blob_range(const BlobCall& call, uint64_t size, BlobRange& range) {
   range = {0, size, true};
   const std::string* value = call.header("x-ms-range");
   if (value == nullptr) value = call.header("range");

@@ -32,8 +32,8 @@ BlobReply xml_reply(std::string text) {
 void add_blob_headers(const Blob& blob, bool ranged, BlobReply& reply) {
   auto& headers = reply.headers;
   headers.emplace_back("etag", blob_etag(blob.version));
-  headers.emplace_back("last-modified", http_date(blob.modified));
-  headers.emplace_back("x-ms-creation-time", http_date(blob.created));
+  headers.emplace_back("last-modified", blob_date(blob.modified));
+  headers.emplace_back("x-ms-creation-time", blob_date(blob.created));
   headers.emplace_back("x-ms-blob-type", "BlockBlob");
   headers.emplace_back("x-ms-lease-status", "unlocked");
   headers.emplace_back("x-ms-lease-state", "available");
@@ -64,13 +64,13 @@ std::optional<BlobReply> add_range_sums(const BlobCall& call, const BlobContent&
     return blob_error(call, 400, "OutOfRangeInput",
                       "A checksum can be asked for with a range of at most 4 MiB only.");
   }
-  if (md5) reply.headers.emplace_back("content-md5", md5_base64(body));
-  if (crc) reply.headers.emplace_back("x-ms-content-crc64", crc64_base64(body));
+  if (md5) reply.headers.emplace_back("content-md5", blob_md5_base64(body));
+  if (crc) reply.headers.emplace_back("x-ms-content-crc64", blob_crc64_base64(body));
   return std::nullopt;
 }
 
 std::string name_element(std::string_view name) {
-  if (is_xml_text(name)) return fmt::format("<Name>{}</Name>", xml_escape(name));
+  if (is_blob_xml_text(name)) return fmt::format("<Name>{}</Name>", blob_xml_escape(name));
   return fmt::format("<Name Encoded=\"true\">{}</Name>", percent_encode(name, true));
 }
 
@@ -81,7 +81,7 @@ void append_blob(const std::string& name, const Blob& blob, bool metadata, std::
     fmt::format_to(std::back_inserter(xml),
                    "<Creation-Time>{}</Creation-Time><Last-Modified>{}</Last-Modified>"
                    "<Etag>{}</Etag>",
-                   http_date(blob.created), http_date(blob.modified),
+                   blob_date(blob.created), blob_date(blob.modified),
                    std::string_view(etag).substr(1, etag.size() - 2));
   }
   auto type = blob.properties.find("content-type");
@@ -91,11 +91,11 @@ void append_blob(const std::string& name, const Blob& blob, bool metadata, std::
       "<BlobType>BlockBlob</BlobType><LeaseStatus>unlocked</LeaseStatus>"
       "<LeaseState>available</LeaseState><ServerEncrypted>true</ServerEncrypted></Properties>",
       blob.committed ? blob.content.size() : 0,
-      type == blob.properties.end() ? "application/octet-stream" : xml_escape(type->second));
+      type == blob.properties.end() ? "application/octet-stream" : blob_xml_escape(type->second));
   if (metadata && !blob.metadata.empty()) {
     xml += "<Metadata>";
     for (const auto& [key, value] : blob.metadata) {
-      fmt::format_to(std::back_inserter(xml), "<{}>{}</{}>", key, xml_escape(value), key);
+      fmt::format_to(std::back_inserter(xml), "<{}>{}</{}>", key, blob_xml_escape(value), key);
     }
     xml += "</Metadata>";
   }
@@ -122,12 +122,12 @@ BlobReply BlobService::get_blob(BlobCall& call, Container& container) {
   auto found = container.blobs.find(call.blob);
   if (found == container.blobs.end() || !found->second.committed) return not_found(call);
   Blob& blob = found->second;
-  if (auto reply = check_conditions(call, &blob, ConditionUse::kRead)) {
+  if (auto reply = check_blob_conditions(call, &blob, BlobConditionUse::kRead)) {
     if (reply->status == 304) reply->headers.emplace_back("etag", blob_etag(blob.version));
     return *reply;
   }
-  ByteRange range;
-  if (auto reply = read_range(call, blob.content.size(), range)) return *reply;
+  BlobRange range;
+  if (auto reply = read_blob_range(call, blob.content.size(), range)) return *reply;
   BlobReply reply;
   reply.status = range.whole ? 200 : 206;
   add_blob_headers(blob, !range.whole, reply);
@@ -150,7 +150,7 @@ BlobReply BlobService::head_blob(const BlobCall& call, const Container& containe
   auto found = container.blobs.find(call.blob);
   if (found == container.blobs.end() || !found->second.committed) return not_found(call);
   const Blob& blob = found->second;
-  if (auto reply = check_conditions(call, &blob, ConditionUse::kRead)) return *reply;
+  if (auto reply = check_blob_conditions(call, &blob, BlobConditionUse::kRead)) return *reply;
   BlobReply reply;
   reply.status = 200;
   add_blob_headers(blob, false, reply);
@@ -189,7 +189,7 @@ BlobReply BlobService::get_block_list(const BlobCall& call, const Container& con
   BlobReply reply = xml_reply(std::move(xml));
   if (blob.committed) {
     reply.headers.emplace_back("etag", blob_etag(blob.version));
-    reply.headers.emplace_back("last-modified", http_date(blob.modified));
+    reply.headers.emplace_back("last-modified", blob_date(blob.modified));
     reply.headers.emplace_back("x-ms-blob-content-length", fmt::format("{}", blob.content.size()));
   }
   return reply;
@@ -224,7 +224,7 @@ BlobReply BlobService::list(const BlobCall& call, const Container& container) co
   fmt::format_to(std::back_inserter(xml),
                  "<EnumerationResults ServiceEndpoint=\"http://stub/\" ContainerName=\"{}\">"
                  "<Prefix>{}</Prefix><Blobs>",
-                 call.container, xml_escape(prefix));
+                 call.container, blob_xml_escape(prefix));
   uint64_t entries = 0;
   std::string next;
   const auto& blobs = container.blobs;
@@ -274,7 +274,8 @@ BlobReply BlobService::list_containers(const BlobCall& call) const {
     fmt::format_to(std::back_inserter(xml),
                    "<Container><Name>{}</Name><Properties><Last-Modified>{}</Last-Modified>"
                    "<Etag>{}</Etag></Properties></Container>",
-                   name, http_date(container.modified), xml_escape(blob_etag(container.version)));
+                   name, blob_date(container.modified),
+                   blob_xml_escape(blob_etag(container.version)));
   }
   xml += "</Containers><NextMarker /></EnumerationResults>";
   return xml_reply(std::move(xml));

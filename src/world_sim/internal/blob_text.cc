@@ -36,7 +36,7 @@ int32_t next_character(std::string_view text, size_t& at) {
 
 std::string blob_etag(uint64_t version) { return fmt::format("\"0x8DC{:013X}\"", version); }
 
-std::string http_date(WallTime when) {
+std::string blob_date(WallTime when) {
   auto day = std::chrono::floor<std::chrono::days>(when);
   std::chrono::year_month_day date(day);
   std::chrono::hh_mm_ss time(std::chrono::floor<std::chrono::seconds>(when - day));
@@ -48,7 +48,7 @@ std::string http_date(WallTime when) {
                      time.seconds().count());
 }
 
-std::optional<WallTime> parse_http_date(std::string_view text) {
+std::optional<WallTime> parse_blob_date(std::string_view text) {
   // "Sun, 06 Nov 1994 08:49:37 GMT" and nothing else.
   if (text.size() != 29 || text.substr(25) != " GMT" || text.substr(3, 2) != ", ") return {};
   auto number = [&](size_t at, size_t digits) {
@@ -72,18 +72,18 @@ std::optional<WallTime> parse_http_date(std::string_view text) {
   if (!date.ok() || hour > 23 || minute > 59 || second > 60) return {};
   WallTime when = std::chrono::sys_days(date) + std::chrono::hours(hour) +
                   std::chrono::minutes(minute) + std::chrono::seconds(second);
-  if (http_date(when).substr(0, 3) != text.substr(0, 3)) return {};
+  if (blob_date(when).substr(0, 3) != text.substr(0, 3)) return {};
   return when;
 }
 
-bool is_utf8(std::string_view text) {
+bool is_blob_utf8(std::string_view text) {
   for (size_t at = 0; at < text.size();) {
     if (next_character(text, at) < 0) return false;
   }
   return true;
 }
 
-bool is_xml_text(std::string_view text) {
+bool is_blob_xml_text(std::string_view text) {
   for (size_t at = 0; at < text.size();) {
     int32_t c = next_character(text, at);
     if (c < 0 || c == 0xFFFE || c == 0xFFFF) return false;
@@ -92,7 +92,7 @@ bool is_xml_text(std::string_view text) {
   return true;
 }
 
-std::string xml_escape(std::string_view text) {
+std::string blob_xml_escape(std::string_view text) {
   std::string out;
   out.reserve(text.size());
   for (char c : text) {

@@ -64,7 +64,7 @@ BlobReply BlobService::written(BlobCall& call, Blob& blob, int status) {
   BlobReply reply;
   reply.status = status;
   reply.headers.emplace_back("etag", blob_etag(blob.version));
-  reply.headers.emplace_back("last-modified", http_date(blob.modified));
+  reply.headers.emplace_back("last-modified", blob_date(blob.modified));
   reply.headers.emplace_back("x-ms-request-server-encrypted", "true");
   return reply;
 }
@@ -82,10 +82,10 @@ BlobReply BlobService::put_blob(BlobCall& call, Container& container) {
   }
   if (call.request->body.size() > kPutBlobBytesMax) return too_large(call, kPutBlobBytesMax);
   Blob* old = committed(container, call.blob);
-  if (auto reply = check_conditions(call, old, ConditionUse::kCreate)) return *reply;
-  if (auto reply = check_body_sums(call)) return *reply;
+  if (auto reply = check_blob_conditions(call, old, BlobConditionUse::kCreate)) return *reply;
+  if (auto reply = check_blob_sums(call)) return *reply;
   std::map<std::string, std::string> metadata;
-  if (auto reply = read_metadata(call, metadata)) return *reply;
+  if (auto reply = read_blob_metadata(call, metadata)) return *reply;
   Blob& blob = container.blobs[call.blob];
   read_properties(call, blob);
   if (const std::string* md5 = call.header("content-md5")) blob.properties["content-md5"] = *md5;
@@ -111,7 +111,7 @@ BlobReply BlobService::put_block(BlobCall& call, Container& container) {
   if (body.empty()) {
     return blob_error(call, 400, "InvalidHeaderValue", "A block has at least one byte.");
   }
-  if (auto reply = check_body_sums(call)) return *reply;
+  if (auto reply = check_blob_sums(call)) return *reply;
   auto found = container.blobs.find(call.blob);
   if (found != container.blobs.end()) {
     const Blob& blob = found->second;
@@ -143,11 +143,11 @@ BlobReply BlobService::put_block(BlobCall& call, Container& container) {
 BlobReply BlobService::put_block_list(BlobCall& call, Container& container) {
   const BlobContent& body = call.request->body;
   if (body.size() > kBlockListBytesMax) return too_large(call, kBlockListBytesMax);
-  if (auto reply = check_body_sums(call)) return *reply;
+  if (auto reply = check_blob_sums(call)) return *reply;
   Blob* old = committed(container, call.blob);
-  if (auto reply = check_conditions(call, old, ConditionUse::kCreate)) return *reply;
+  if (auto reply = check_blob_conditions(call, old, BlobConditionUse::kCreate)) return *reply;
   std::map<std::string, std::string> metadata;
-  if (auto reply = read_metadata(call, metadata)) return *reply;
+  if (auto reply = read_blob_metadata(call, metadata)) return *reply;
 
   std::string text = body.to_string();
   pugi::xml_document document;
@@ -208,7 +208,7 @@ BlobReply BlobService::delete_blob(const BlobCall& call, Container& container) {
   if (blob == nullptr) {
     return blob_error(call, 404, "BlobNotFound", "The specified blob does not exist.");
   }
-  if (auto reply = check_conditions(call, blob, ConditionUse::kChange)) return *reply;
+  if (auto reply = check_blob_conditions(call, blob, BlobConditionUse::kChange)) return *reply;
   container.blobs.erase(call.blob);
   BlobReply reply;
   reply.status = 202;
@@ -234,7 +234,7 @@ BlobReply BlobService::copy_blob(BlobCall& call, Container& container) {
   if (auto reply = parse_blob_target(source, config_)) return no_source(400, "A malformed URL.");
   // The account's own key opens the source too; a SAS must be repeated in the source's URL.
   if (config_.require_auth && !call.shared_key && call.sas && !config_.anonymous_read) {
-    if (authorize(source, config_, BlobPermission::kRead)) {
+    if (authorize_blob_call(source, config_, BlobPermission::kRead)) {
       return no_source(403, "The source is not authorized.");
     }
   }
@@ -253,9 +253,9 @@ BlobReply BlobService::copy_blob(BlobCall& call, Container& container) {
         "The source condition specified using HTTP conditional header(s) is not met.");
   }
   Blob* old = committed(container, call.blob);
-  if (auto reply = check_conditions(call, old, ConditionUse::kCreate)) return *reply;
+  if (auto reply = check_blob_conditions(call, old, BlobConditionUse::kCreate)) return *reply;
   std::map<std::string, std::string> metadata;
-  if (auto reply = read_metadata(call, metadata)) return *reply;
+  if (auto reply = read_blob_metadata(call, metadata)) return *reply;
   Blob copy = *origin;  // by value: the source may be the target
   Blob& blob = container.blobs[call.blob];
   if (&blob != origin) blob.uncommitted.clear();
@@ -275,9 +275,9 @@ BlobReply BlobService::set_metadata(BlobCall& call, Container& container) {
   if (blob == nullptr) {
     return blob_error(call, 404, "BlobNotFound", "The specified blob does not exist.");
   }
-  if (auto reply = check_conditions(call, blob, ConditionUse::kChange)) return *reply;
+  if (auto reply = check_blob_conditions(call, blob, BlobConditionUse::kChange)) return *reply;
   std::map<std::string, std::string> metadata;
-  if (auto reply = read_metadata(call, metadata)) return *reply;
+  if (auto reply = read_blob_metadata(call, metadata)) return *reply;
   blob->metadata = std::move(metadata);
   return written(call, *blob, 200);
 }
@@ -287,7 +287,7 @@ BlobReply BlobService::set_properties(BlobCall& call, Container& container) {
   if (blob == nullptr) {
     return blob_error(call, 404, "BlobNotFound", "The specified blob does not exist.");
   }
-  if (auto reply = check_conditions(call, blob, ConditionUse::kChange)) return *reply;
+  if (auto reply = check_blob_conditions(call, blob, BlobConditionUse::kChange)) return *reply;
   read_properties(call, *blob);
   return written(call, *blob, 200);
 }
