@@ -518,6 +518,8 @@ CURL* CurlEngine::take_handle() {
     SHOAL_ASSERT(code == CURLE_OK, "libcurl refuses an option");
   };
   set(CURLOPT_NOSIGNAL, 1L);
+  // A cancelled call does not wait for a slow name server (that thread ends by itself).
+  set(CURLOPT_QUICK_EXIT, 1L);
   set(CURLOPT_SHARE, share_);
   set(CURLOPT_PROTOCOLS_STR, "http,https");
   set(CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));

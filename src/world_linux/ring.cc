@@ -1,6 +1,8 @@
 #include "world_linux/ring.h"
 
 #include <liburing.h>
+#include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -47,6 +49,12 @@ Result<std::unique_ptr<Ring>> Ring::open(unsigned entries) {
   unsigned workers[2] = {kKernelWorkersMax, kKernelWorkersMax};
   // Absent before Linux 5.15; the default limit is then larger and does no harm.
   (void)io_uring_register_iowq_max_workers(self->ring_.get(), workers);
+  // They would inherit the CPU of a pinned shard and fight with it.
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  if (sched_getaffinity(getpid(), sizeof cpus, &cpus) == 0) {
+    (void)io_uring_register_iowq_aff(self->ring_.get(), sizeof cpus, &cpus);
+  }
   // Never more in flight than completions fit, so that the kernel never has to set one aside.
   self->in_flight_max_ = self->ring_->cq.ring_entries;
   SHOAL_ASSERT(self->in_flight_max_ >= entries);
@@ -63,6 +71,7 @@ void Ring::start(RingOp& op) {
   op.next = nullptr;
   (last_ != nullptr ? last_->next : first_) = &op;
   last_ = &op;
+  ++under_way_;
 }
 
 void Ring::prepare_pending() {
@@ -125,8 +134,9 @@ void Ring::reap() {
       done[i] = {static_cast<RingOp*>(io_uring_cqe_get_data(entries[i])), entries[i]->res};
     }
     io_uring_cq_advance(ring_.get(), count);
-    SHOAL_ASSERT(in_flight_ >= count);
+    SHOAL_ASSERT(in_flight_ >= count && under_way_ >= in_flight_);
     in_flight_ -= count;
+    under_way_ -= count;
     for (unsigned i = 0; i < count; ++i) done[i].op->complete(done[i].result);
   }
 }

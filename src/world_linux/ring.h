@@ -48,9 +48,8 @@ class Ring {
   // The same, and blocks until something is done or the time has passed (nothing: no limit).
   void wait(std::optional<Duration> limit);
 
-  // Operations that the kernel holds, and those still waiting for a place.
-  uint64_t in_flight() const { return in_flight_; }
-  bool has_pending() const { return first_ != nullptr; }
+  // Operations that were started and have not been completed.
+  uint64_t under_way() const { return under_way_; }
 
  private:
   Ring() = default;
@@ -58,7 +57,8 @@ class Ring {
   void reap();
 
   std::unique_ptr<io_uring> ring_;
-  uint64_t in_flight_ = 0;
+  uint64_t under_way_ = 0;
+  uint64_t in_flight_ = 0;  // those of them that the kernel holds
   uint64_t in_flight_max_ = 0;
   RingOp* first_ = nullptr;
   RingOp* last_ = nullptr;

@@ -187,16 +187,21 @@ void Shard::loop() {
     take_remote();
     run_timers();
     run_items();
-    ring_->poll();
     now_ = read_steady_clock();
     int64_t took = (now_ - began).count();
     if (took > longest_turn_ns_.load(std::memory_order_relaxed)) {
       longest_turn_ns_.store(took, std::memory_order_relaxed);
     }
     turns_.fetch_add(1, std::memory_order_relaxed);
-    if (first_ != nullptr) continue;
-    if (stopping_ && is_quiet()) return;
-    sleep();
+    if (stopping_) {
+      if (is_quiet()) return;
+      http_->cancel_all();  // what was started since
+    }
+    if (first_ != nullptr) {
+      ring_->poll();
+    } else {
+      sleep();
+    }
   }
 }
 
@@ -249,20 +254,20 @@ void Shard::sleep() {
     limit = *next <= now_ ? Duration(0) : *next - now_;
   }
   sleeping_.store(true, std::memory_order_seq_cst);
-  if (remote_.load(std::memory_order_seq_cst) == nullptr) ring_->wait(limit);
+  if (remote_.load(std::memory_order_seq_cst) == nullptr) {
+    ring_->wait(limit);
+  } else {
+    ring_->poll();
+  }
   sleeping_.store(false, std::memory_order_seq_cst);
 }
 
-void Shard::begin_stop() {
-  stopping_ = true;
-  http_->cancel_all();
-}
+void Shard::begin_stop() { stopping_ = true; }
 
 bool Shard::is_quiet() const {
   uint64_t own = wake_->armed ? 1 : 0;
   return first_ == nullptr && remote_.load(std::memory_order_seq_cst) == nullptr &&
-         !ring_->has_pending() && ring_->in_flight() == own && disk_->is_idle() &&
-         http_->in_flight() == 0;
+         ring_->under_way() == own && disk_->is_idle() && http_->in_flight() == 0;
 }
 
 void Shard::tear_down() {

@@ -47,7 +47,7 @@ class Shard final : public Executor {
     uint64_t turns = 0;
     uint64_t items = 0;        // run queue items and timers
     uint64_t wake_ups = 0;     // by other threads while it slept
-    Duration longest_turn{0};  // without the time asleep
+    Duration longest_turn{0};  // running items; without submission and sleep
   };
 
   // Fails if there is no io_uring or no thread to be had, or the CPU does not exist.

@@ -1,6 +1,7 @@
 #include "world_linux/thread.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -14,6 +15,19 @@
 
 namespace shoal {
 
+namespace {
+
+// Where the main thread may run: the thread that starts another may be pinned, and its children
+// would all share its CPU.
+void use_cpus_of_main() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(getpid(), sizeof set, &set) != 0) return;
+  (void)pthread_setaffinity_np(pthread_self(), sizeof set, &set);
+}
+
+}  // namespace
+
 Result<std::thread> start_thread(const std::string& name, std::function<void()> body) {
   sigset_t all;
   sigset_t before;
@@ -21,14 +35,16 @@ Result<std::thread> start_thread(const std::string& name, std::function<void()> 
   SHOAL_ASSERT(pthread_sigmask(SIG_SETMASK, &all, &before) == 0);
   Result<std::thread> thread = fail(Code::kInternal, "not started");
   try {
-    thread = std::thread(std::move(body));  // inherits the mask
+    thread = std::thread([name, body = std::move(body)] {              // inherits the mask
+      pthread_setname_np(pthread_self(), name.substr(0, 15).c_str());  // the kernel keeps 15
+      use_cpus_of_main();
+      body();
+    });
   } catch (const std::system_error& error) {
     thread = fail(Code::kBusy, "cannot start thread " + name + ": " + error.what() +
                                    "; raise the limit of processes (ulimit -u)");
   }
   SHOAL_ASSERT(pthread_sigmask(SIG_SETMASK, &before, nullptr) == 0);
-  // The kernel keeps 15 characters.
-  if (thread) pthread_setname_np(thread->native_handle(), name.substr(0, 15).c_str());
   return thread;
 }
 

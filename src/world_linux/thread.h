@@ -1,5 +1,6 @@
 // Starts this room's threads: named, and with every signal blocked, so that signals reach only the
-// threads that main keeps for them and a broken connection is EPIPE instead of SIGPIPE.
+// threads that main keeps for them and a broken connection is EPIPE instead of SIGPIPE. They may
+// run wherever the main thread may.
 #pragma once
 
 #include <functional>
