@@ -90,11 +90,13 @@ Task<Status> make_directories(Disk& disk, std::string path) {
   std::vector<std::string> todo = {path};
   while (!todo.empty()) {
     Status made = co_await disk_io::make_directory(disk, todo.back());
+    std::string parent(parent_of(todo.back()));
     if (made) {
+      std::string above = !parent.empty() ? parent : todo.back().starts_with('/') ? "/" : ".";
+      (void)co_await disk_io::sync_directory(disk, above);  // it may not be ours to sync
       todo.pop_back();
       continue;
     }
-    std::string parent(parent_of(todo.back()));
     if (made.error().code() != Code::kNotFound || parent.empty()) {
       co_return fail(std::move(made).error().with_context("cache directory"));
     }
@@ -232,7 +234,7 @@ Task<Status> StoreImpl::check_marker() {
         co_await disk_io::replace_file(disk, path(kStateName), encode_state(State{})));
     co_return co_await disk_io::replace_file(disk, path(kMarkerName), expected);
   }
-  SHOAL_CO_RETURN_IF_ERROR(std::move(marker));
+  if (!marker) co_return fail(std::move(marker).error());
   if (*marker == expected) co_return Status();
   std::string_view text = *marker;
   uint64_t format = 0;

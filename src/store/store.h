@@ -31,9 +31,9 @@
 
 namespace shoal {
 
-inline constexpr uint64_t kPieceBytes = 64 * kKiB;      // unit of checksum and presence
+inline constexpr uint64_t kPieceBytes = 64 * kKiB;        // unit of checksum and presence
 inline constexpr uint64_t kChunkBytesDefault = 8 * kMiB;  // unit of eviction and upload
-inline constexpr uint64_t kSmallBytesMax = 256 * kKiB;  // below this: small tier
+inline constexpr uint64_t kSmallBytesMax = 256 * kKiB;    // below this: small tier
 
 // A range of an object in bytes.
 struct Range {
@@ -45,22 +45,22 @@ struct Range {
 
 // What the ledger knows of an un-uploaded version.
 struct StagedRecord {
-  std::string object;      // name in the origin
-  Hash128 write_id;        // names this version until it is committed
-  uint64_t size = 0;       // bytes; kept up to date by the store for file versions
-  std::string base_etag;   // the origin's version that this one replaces; empty: none
+  std::string object;           // name in the origin
+  Hash128 write_id;             // names this version until it is committed
+  uint64_t size = 0;            // bytes; kept up to date by the store for file versions
+  std::string base_etag;        // the origin's version that this one replaces; empty: none
   bool must_be_absent = false;  // the origin must have no such object at commit
-  bool sealed = false;     // its writer has closed it: upload it
-  WallTime changed{};      // last modification by the user
+  bool sealed = false;          // its writer has closed it: upload it
+  WallTime changed{};           // last modification by the user
   std::map<std::string, std::string> metadata;  // to be committed with it
 };
 
 struct StoreOptions {
-  std::string directory;        // made (mode 0700) if absent
-  std::string identity;         // of the origin and cluster; a directory of another is refused
-  uint64_t capacity = 0;        // bytes of disk for both tiers together
-  uint64_t memory = 0;          // bytes of DRAM for the small tier's cache
-  uint64_t disk_reserve = kGiB; // bytes of the file system to leave free
+  std::string directory;         // made (mode 0700) if absent
+  std::string identity;          // of the origin and cluster; a directory of another is refused
+  uint64_t capacity = 0;         // bytes of disk for both tiers together
+  uint64_t memory = 0;           // bytes of DRAM for the small tier's cache
+  uint64_t disk_reserve = kGiB;  // bytes of the file system to leave free
 };
 
 struct StoreStats {
@@ -174,9 +174,10 @@ class Store {
   virtual ~Store() = default;
 
   // Errors: kBusy (another daemon has the directory), kPermissionDenied, kInvalidArgument (the
-  // directory holds something else, or the cache of another origin), kNotSupported (a newer format).
-  static Task<Result<std::unique_ptr<Store>>> open(World& world, Registry& registry,
-                                                   const Log& log, StoreOptions options);
+  // directory holds something else, or the cache of another origin), kNotSupported (a newer
+  // format).
+  static Task<Result<std::unique_ptr<Store>>> open(World& world, Registry& registry, const Log& log,
+                                                   StoreOptions options);
   // Syncs what vouches for the clean pieces, so that a restart need not check them. Every FileRef
   // must have been released. Must be called before destruction.
   virtual Task<Status> close() = 0;

@@ -40,10 +40,10 @@ Task<Status> FileTier::recover() {
 
 Task<Status> FileTier::recover_directory(std::string name) {
   std::string directory = options_.directory + "/" + name;
-  Result<std::vector<DirectoryEntry>> entries = co_await disk_io::list(disk(), directory);
-  SHOAL_CO_RETURN_IF_ERROR(std::move(entries));
+  SHOAL_CO_ASSIGN_OR_RETURN(std::vector<DirectoryEntry> entries,
+                            co_await disk_io::list(disk(), directory));
   std::map<Hash128, Found> found;
-  for (const DirectoryEntry& entry : *entries) {
+  for (const DirectoryEntry& entry : entries) {
     Hash128 id;
     std::string_view suffix;
     if (!split_name(entry.name, id, suffix) || !entry.name.starts_with(name)) {
