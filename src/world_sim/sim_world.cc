@@ -121,6 +121,13 @@ void Simulation::run_for(Duration duration) {
   scheduler_.advance_to(end);
 }
 
+bool Simulation::run_steps(uint64_t count) {
+  for (uint64_t i = 0; i < count; ++i) {
+    if (!scheduler_.step()) return false;
+  }
+  return true;
+}
+
 void Simulation::at(Duration from_now, std::function<void()> action) {
   scheduler_.at(scheduler_.now() + from_now, nullptr, std::move(action));
 }

@@ -107,6 +107,8 @@ class Simulation {
   // first. `done` is looked at after every step.
   bool run_until(const std::function<bool()>& done, Duration limit);
   void run_for(Duration duration);
+  // At most `count` steps: a crash at an arbitrary point. False: nothing was left to do.
+  bool run_steps(uint64_t count);
   // Something that the test does to the world at a time: a crash, an outage, a full disk.
   void at(Duration from_now, std::function<void()> action);
 
