@@ -38,7 +38,7 @@ class MemoryFileSystem final : public FileSystem {
   std::atomic<int> passthrough_allowed{0};
 
   explicit MemoryFileSystem(Executor& executor) : executor_(executor), blocked_(executor) {
-    Node& root = make(S_IFDIR | 0755, {});
+    Node& root = make(S_IFDIR | 0755, {::geteuid(), ::getegid(), 0, 0});
     SHOAL_ASSERT(root.id == InodeId::kRoot);
     root.lookups = 1;
   }

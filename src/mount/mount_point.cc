@@ -222,10 +222,12 @@ Result<Attached> attach_by_helper(const AttachOptions& options, const std::strin
   Descriptor device;
   if (end->exit_status == 0) device = receive_descriptor(ours.get());
   if (!device.valid()) {
-    return fail(
-        Code::kPermissionDenied,
-        fmt::format("cannot mount on {}: {}", mountpoint,
-                    end->complaint.empty() ? "fusermount3 gave no device" : end->complaint));
+    std::string complaint = end->complaint.empty() ? "fusermount3 gave no device" : end->complaint;
+    if (complaint.find("/dev/fuse") != std::string::npos) {
+      complaint += "; let users open it (chmod 666 /dev/fuse) or run as root";
+    }
+    return fail(Code::kPermissionDenied,
+                fmt::format("cannot mount on {}: {}", mountpoint, complaint));
   }
   return Attached{std::move(device), mountpoint, true};
 }
