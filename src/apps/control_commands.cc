@@ -1,0 +1,241 @@
+// status, sync, warm, pin, unpin, evict: all talk to a running node through AdminClient.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdlib>
+
+#include "apps/admin.h"
+#include "apps/commands.h"
+#include "apps/progress.h"
+#include "apps/runtime.h"
+#include "apps/units.h"
+#include "base/bytes.h"
+
+namespace shoal {
+namespace {
+
+AdminAddress address_of(const RunningNode& node) { return {node.socket, node.http, node.token}; }
+
+// --at: a node of this user on this machine is reached through its socket; for another one only
+// SHOAL_ADMIN_TOKEN_FILE can open the door to changes.
+Result<AdminAddress> address_at(const std::vector<RunningNode>& nodes, const std::string& at) {
+  for (const RunningNode& node : nodes) {
+    if (node.http == at) return address_of(node);
+  }
+  AdminAddress address{"", at, ""};
+  const char* file = std::getenv("SHOAL_ADMIN_TOKEN_FILE");
+  if (file != nullptr) {
+    SHOAL_ASSIGN_OR_RETURN(address.token, read_small_file(file));
+    while (!address.token.empty() && address.token.back() == '\n') address.token.pop_back();
+  }
+  return address;
+}
+
+Result<std::vector<RunningNode>> all_nodes() {
+  SHOAL_ASSIGN_OR_RETURN(std::string dir, runtime_dir());
+  return running_nodes(dir);
+}
+
+struct StatusArguments {
+  std::string path;
+  std::string at;
+  bool json = false;
+};
+
+int status_of(const AdminAddress& address, bool json) {
+  AdminClient client(address);
+  auto text = client.get("/status.json");
+  if (!text) return fail_with(text.error());
+  if (json) {
+    fmt::print("{}\n", *text);
+    return kExitDone;
+  }
+  auto report = parse_status_json(*text);
+  if (!report) return fail_with(report.error());
+  fmt::print("{}", status_table(*report));
+  return kExitDone;
+}
+
+int run_status(const StatusArguments& arguments) {
+  auto nodes = all_nodes();
+  if (!nodes) return fail_with(nodes.error());
+  if (!arguments.at.empty()) {
+    auto address = address_at(*nodes, arguments.at);
+    return address ? status_of(*address, arguments.json) : fail_with(address.error());
+  }
+  if (!arguments.path.empty()) {
+    auto found = find_node(*nodes, arguments.path);
+    return found ? status_of(address_of(found->node), arguments.json) : fail_with(found.error());
+  }
+  if (nodes->size() > 1 && !arguments.json) {  // people want to see them all
+    int worst = kExitDone;
+    for (const RunningNode& node : *nodes) {
+      worst = std::max(worst, status_of(address_of(node), false));
+      if (&node != &nodes->back()) fmt::print("\n");
+    }
+    return worst;
+  }
+  auto node = only_node(*nodes);
+  return node ? status_of(address_of(*node), arguments.json) : fail_with(node.error());
+}
+
+struct JobArguments {
+  JobKind kind;
+  std::vector<std::string> paths;
+  std::string at;
+  std::string level = "durable";
+  std::string timeout;
+  bool wait = false;
+};
+
+struct Target {
+  AdminAddress address;
+  JobRequest request;
+};
+
+// Paths may lie in several mounts: one request for each node.
+Result<std::vector<Target>> targets_of(const JobArguments& arguments) {
+  JobRequest request;
+  request.kind = arguments.kind;
+  request.level = arguments.level;
+  if (!arguments.timeout.empty()) {
+    SHOAL_ASSIGN_OR_RETURN(request.timeout, parse_duration(arguments.timeout));
+  }
+  SHOAL_ASSIGN_OR_RETURN(auto nodes, all_nodes());
+  std::vector<Target> targets;
+  if (!arguments.at.empty()) {
+    SHOAL_ASSIGN_OR_RETURN(AdminAddress address, address_at(nodes, arguments.at));
+    request.paths = arguments.paths;
+    targets.push_back({std::move(address), std::move(request)});
+    return targets;
+  }
+  for (const std::string& path : arguments.paths) {
+    SHOAL_ASSIGN_OR_RETURN(FoundNode found, find_node(nodes, path));
+    AdminAddress address = address_of(found.node);
+    auto known = std::find_if(targets.begin(), targets.end(), [&address](const Target& target) {
+      return target.address.socket == address.socket;
+    });
+    if (known == targets.end()) {
+      targets.push_back({std::move(address), request});
+      known = targets.end() - 1;
+    }
+    known->request.paths.push_back(object_of_path(found.node, found.path));
+  }
+  return targets;
+}
+
+std::string summary(JobKind kind, const JobProgress& p, double seconds) {
+  switch (kind) {
+    case JobKind::kSync:
+      return fmt::format("everything is in the origin ({} uploaded meanwhile)",
+                         format_size(p.bytes_done));
+    case JobKind::kWarm:
+      return fmt::format("{} objects, {} are cached ({:.1f} s)", p.objects_done,
+                         format_size(p.bytes_done), seconds);
+    case JobKind::kPin:
+      return "pinned";
+    case JobKind::kUnpin:
+      return "unpinned";
+    case JobKind::kEvict:
+      return fmt::format("{} freed", format_size(p.bytes_done));
+  }
+  return "done";
+}
+
+int run_job(const JobArguments& arguments) {
+  auto targets = targets_of(arguments);
+  if (!targets) return fail_with(targets.error());
+  bool detach = arguments.kind == JobKind::kWarm && !arguments.wait;
+  int worst = kExitDone;
+  for (const Target& target : *targets) {
+    AdminClient client(target.address);
+    ProgressPrinter printer{std::string(job_name(arguments.kind))};
+    JobProgress last;
+    Status outcome = client.run(
+        target.request, detach,
+        [&printer](const JobProgress& progress) {
+          printer.update(progress);
+          return true;
+        },
+        last);
+    printer.clear();
+    if (!outcome) {
+      worst = std::max(worst, fail_with(outcome.error()));
+      if (!last.last_error.empty()) fmt::print(stderr, "       last error: {}\n", last.last_error);
+    } else if (detach) {
+      fmt::print("warming in the background; see shoal status\n");
+    } else {
+      fmt::print("{}\n", summary(arguments.kind, last, printer.seconds()));
+    }
+  }
+  return worst;
+}
+
+CLI::App* add_job(CLI::App& app, Run& run, JobKind kind, const std::string& help,
+                  std::shared_ptr<JobArguments>& arguments) {
+  auto* command = app.add_subcommand(std::string(job_name(kind)), help);
+  command->group("Use");
+  arguments = std::make_shared<JobArguments>(JobArguments{kind, {}, {}, "durable", {}, false});
+  command
+      ->add_option("path", arguments->paths,
+                   "Files or directories in a mount (with --at: object names)")
+      ->required()
+      ->type_name("PATH");
+  command->add_option("--at", arguments->at, "Talk to the node with this http address")
+      ->type_name("ADDR:PORT");
+  command->callback([&run, arguments] { run = [arguments] { return run_job(*arguments); }; });
+  return command;
+}
+
+const CLI::Validator kIsDuration(
+    [](const std::string& text) {
+      auto duration = parse_duration(text);
+      return duration ? std::string() : duration.error().message();
+    },
+    "");
+
+}  // namespace
+
+void add_control_commands(CLI::App& app, Run& run) {
+  auto* status = app.add_subcommand("status", "Show what nodes on this machine hold and do");
+  status->group("Use");
+  auto shown = std::make_shared<StatusArguments>();
+  status->add_option("path", shown->path, "A mountpoint, or a path in it (default: all nodes)")
+      ->type_name("MOUNTPOINT");
+  status->add_option("--at", shown->at, "Ask the node with this http address")
+      ->type_name("ADDR:PORT");
+  status->add_flag("--json", shown->json, "Print one JSON object with stable keys");
+  status->footer("Examples:\n  shoal status\n  shoal status /mnt/data --json | jq .dirty");
+  status->callback([&run, shown] { run = [shown] { return run_status(*shown); }; });
+
+  std::shared_ptr<JobArguments> arguments;
+  auto* sync = add_job(app, run, JobKind::kSync,
+                       "Wait until what was written is safe in the origin", arguments);
+  sync->add_option("--level", arguments->level,
+                   "What to wait for: durable, which is committed in the origin")
+      ->type_name("LEVEL")
+      ->check(CLI::IsMember({"durable"}));
+  sync->add_option("--timeout", arguments->timeout,
+                   "Give up waiting after this long (default never)")
+      ->type_name("TIME")
+      ->check(kIsDuration);
+  sync->footer(
+      "Examples:\n  shoal sync /mnt/data/checkpoint-1000 --timeout 10m\n  shoal sync /mnt/data");
+
+  auto* warm =
+      add_job(app, run, JobKind::kWarm, "Fetch files into the cache ahead of reads", arguments);
+  warm->add_flag("--wait", arguments->wait, "Wait for the end and show progress");
+  warm->add_option("--timeout", arguments->timeout, "Give up after this long (default never)")
+      ->type_name("TIME")
+      ->check(kIsDuration);
+  warm->footer("Examples:\n  shoal warm /mnt/data/models/llama --wait");
+
+  add_job(app, run, JobKind::kPin, "Never evict these files or directories", arguments);
+  add_job(app, run, JobKind::kUnpin, "Let them be evicted again", arguments);
+  add_job(app, run, JobKind::kEvict, "Drop cached bytes now (never what is not uploaded yet)",
+          arguments);
+}
+
+}  // namespace shoal

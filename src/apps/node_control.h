@@ -1,0 +1,77 @@
+// NodeControl: all that the admin server knows of a node. node_service.h adapts the real one, tests
+// a fake.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "apps/report.h"
+#include "base/error.h"
+#include "world/time.h"
+
+namespace shoal {
+
+enum class JobKind { kSync, kWarm, kPin, kUnpin, kEvict };
+
+struct JobRequest {
+  JobKind kind = JobKind::kSync;
+  std::vector<std::string> paths;   // object names or prefixes; "" is everything
+  std::string level = "durable";    // kSync
+  std::optional<Duration> timeout;  // nothing: as long as it takes
+};
+
+struct JobProgress {
+  uint64_t bytes_done = 0;
+  uint64_t bytes_total = 0;
+  uint64_t objects_done = 0;
+  uint64_t objects_total = 0;
+  uint64_t failures = 0;  // objects that could not be done
+  std::string current;
+  std::string last_error;
+};
+
+// Work in progress on a node. Shared, because the node and whoever asked may each leave first.
+// Thread-safe.
+class Job {
+ public:
+  struct Snapshot {
+    JobProgress progress;
+    std::optional<Status> outcome;
+  };
+
+  // The asker's side. Waits until the job ends, at most `limit` (a pause between two reports).
+  Snapshot wait(std::chrono::milliseconds limit);
+  void cancel();
+
+  // The node's side.
+  void report(JobProgress progress);
+  void finish(Status outcome);
+  bool cancelled() const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  JobProgress progress_;
+  std::optional<Status> outcome_;
+  bool cancelled_ = false;
+};
+
+// Called from the admin server's threads.
+class NodeControl {
+ public:
+  virtual ~NodeControl() = default;
+  virtual Result<NodeReport> report() = 0;
+  // kBusy when too many jobs are running.
+  virtual Result<std::shared_ptr<Job>> start(JobRequest request) = 0;
+};
+
+// "sync", "warm", ...; nothing for other words.
+std::optional<JobKind> job_kind(std::string_view name);
+std::string_view job_name(JobKind kind);
+
+}  // namespace shoal

@@ -1,0 +1,207 @@
+#include "apps/node_service.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+
+namespace shoal {
+namespace {
+
+constexpr uint64_t kJobsMax = 8;
+constexpr auto kWatchPause = std::chrono::milliseconds(200);
+
+uint64_t resident_bytes() {
+  unsigned long long size = 0;
+  unsigned long long resident = 0;
+  FILE* file = fopen("/proc/self/statm", "re");
+  if (file == nullptr) return 0;
+  int fields = fscanf(file, "%llu %llu", &size, &resident);
+  fclose(file);
+  return fields == 2 ? resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE)) : 0;
+}
+
+}  // namespace
+
+// One job. Shared by the task that works and the one that watches for its cancellation.
+struct NodeService::Flow {
+  JobRequest request;
+  std::shared_ptr<Job> job;  // the asker has it too
+  JobProgress done;          // of the paths before the current one
+  Cancel cancel;
+  bool ended = false;
+};
+
+NodeService::NodeService(Shard& shard, Node& node, Registry& registry, NodeReport base)
+    : shard_(shard),
+      node_(node),
+      origin_metrics_(registry),
+      node_metrics_(registry),
+      began_(shard.now()),
+      base_(std::move(base)),
+      gate_(shard) {}
+
+NodeService::~NodeService() { SHOAL_ASSERT(gate_.closed(), "stop() comes first"); }
+
+void NodeService::set_http(std::string address) {
+  std::lock_guard lock(mutex_);
+  base_.http = std::move(address);
+}
+
+void NodeService::set_mount(std::string mountpoint, std::string mode) {
+  std::lock_guard lock(mutex_);
+  base_.mountpoint = std::move(mountpoint);
+  base_.mode = std::move(mode);
+}
+
+Task<NodeStatus> NodeService::node_status() { co_return node_.status(); }
+
+Result<NodeReport> NodeService::report() {
+  NodeStatus status = run_blocking(shard_, node_status());
+  NodeReport report;
+  {
+    std::lock_guard lock(mutex_);
+    report = base_;
+  }
+  report.pid = getpid();
+  report.uptime_seconds = to_seconds(shard_.now() - began_);
+  report.origin_io.reads = origin_metrics_.reads.value();
+  report.origin_io.bytes_read = origin_metrics_.bytes_read.value();
+  report.origin_io.writes = origin_metrics_.writes.value();
+  report.origin_io.bytes_written = origin_metrics_.bytes_written.value();
+  report.origin_io.errors = origin_metrics_.errors.value();
+  report.origin_io.retries = origin_metrics_.retries.value();
+  report.read.hits_local = node_metrics_.read_hits.value();
+  report.read.misses = node_metrics_.read_misses.value();
+  report.files = {status.store.files_bytes, status.store.files_capacity};
+  report.blocks = {status.store.small_bytes, status.store.small_capacity, status.store.small_count};
+  report.dirty = {status.dirty_objects, status.dirty_bytes, status.oldest_dirty_seconds};
+  report.memory.rss_bytes = resident_bytes();
+  for (BacklogItem& item : status.backlog) {
+    report.backlog.push_back({std::move(item.object), item.size, item.uploaded,
+                              std::move(item.state), std::move(item.last_error)});
+  }
+  if (status.store.corrupt_pieces > 0) {
+    report.warnings.push_back(
+        fmt::format("{} cached pieces did not match their checksum and were "
+                    "fetched again; look at the disk's health",
+                    status.store.corrupt_pieces));
+  }
+  return report;
+}
+
+Result<std::shared_ptr<Job>> NodeService::start(JobRequest request) {
+  auto flow = std::make_shared<Flow>();
+  flow->request = std::move(request);
+  flow->job = std::make_shared<Job>();
+  auto job = flow->job;
+  if (!run_blocking(shard_, begin(std::move(flow)))) {
+    return fail(Code::kBusy,
+                fmt::format("{} jobs run already, or the node is stopping; try later", kJobsMax));
+  }
+  return job;
+}
+
+Task<bool> NodeService::begin(std::shared_ptr<Flow> flow) {
+  if (stopping_ || running_ >= kJobsMax) co_return false;
+  if (!gate_.spawn(run(*this, flow))) co_return false;
+  ++running_;
+  gate_.spawn(watch(*this, flow));
+  co_return true;
+}
+
+// The asker lives on another thread: its wish to stop is looked for here.
+Task<void> NodeService::watch(NodeService& self, std::shared_ptr<Flow> flow) {
+  while (!flow->ended) {
+    if (self.stopping_ || flow->job->cancelled()) flow->cancel.request();
+    (void)co_await sleep_for(self.shard_, kWatchPause, Context());
+  }
+}
+
+Task<void> NodeService::run(NodeService& self, std::shared_ptr<Flow> flow) {
+  Context context;
+  context.cancel = &flow->cancel;
+  if (flow->request.timeout) {
+    context = context.tightened(self.shard_, *flow->request.timeout);
+  }
+  Status outcome = co_await self.work(flow, context);
+  flow->ended = true;
+  --self.running_;
+  flow->job->finish(std::move(outcome));
+}
+
+Task<Status> NodeService::work(std::shared_ptr<Flow> flow, Context context) {
+  for (const std::string& path : flow->request.paths) {
+    switch (flow->request.kind) {
+      case JobKind::kSync:
+        SHOAL_CO_RETURN_IF_ERROR(co_await sync(flow, path, context));
+        break;
+      case JobKind::kWarm:
+        SHOAL_CO_RETURN_IF_ERROR(co_await warm(flow, path, context));
+        break;
+      case JobKind::kPin:
+      case JobKind::kUnpin: {
+        bool pinned = flow->request.kind == JobKind::kPin;
+        SHOAL_CO_RETURN_IF_ERROR(co_await node_.set_pin(path, pinned, context));
+        break;
+      }
+      case JobKind::kEvict: {
+        SHOAL_CO_ASSIGN_OR_RETURN(uint64_t freed, co_await node_.evict(path, context));
+        flow->done.bytes_done += freed;
+        flow->job->report(flow->done);
+        break;
+      }
+    }
+  }
+  co_return Status{};
+}
+
+Task<Status> NodeService::sync(std::shared_ptr<Flow> flow, std::string path, Context context) {
+  uint64_t bytes_first = 0;
+  uint64_t objects_first = 0;
+  auto progress = [flow, &bytes_first, &objects_first](const SyncProgress& left) {
+    bytes_first = std::max(bytes_first, left.bytes_left);
+    objects_first = std::max(objects_first, left.objects_left);
+    JobProgress now = flow->done;
+    now.bytes_total += bytes_first;
+    now.bytes_done += bytes_first - left.bytes_left;
+    now.objects_total += objects_first;
+    now.objects_done += objects_first - left.objects_left;
+    now.failures = left.last_error.empty() ? 0 : 1;
+    now.last_error = left.last_error;
+    flow->job->report(std::move(now));
+  };
+  SHOAL_CO_RETURN_IF_ERROR(co_await node_.sync(path, progress, context));
+  flow->done.bytes_total += bytes_first;
+  flow->done.bytes_done += bytes_first;
+  flow->done.objects_total += objects_first;
+  flow->done.objects_done += objects_first;
+  flow->job->report(flow->done);
+  co_return Status{};
+}
+
+Task<Status> NodeService::warm(std::shared_ptr<Flow> flow, std::string path, Context context) {
+  JobProgress last = flow->done;
+  auto progress = [flow, &last, &path](const WarmProgress& totals) {
+    last = flow->done;
+    last.bytes_done += totals.bytes_done;
+    last.bytes_total += totals.bytes_total;
+    last.objects_done += totals.objects_done;
+    last.objects_total += totals.objects_total;
+    last.current = path;
+    flow->job->report(last);
+  };
+  SHOAL_CO_RETURN_IF_ERROR(co_await node_.warm(path, progress, context));
+  flow->done = last;
+  co_return Status{};
+}
+
+Task<void> NodeService::close() {
+  stopping_ = true;
+  co_await gate_.close();
+}
+
+void NodeService::stop() { run_blocking(shard_, close()); }
+
+}  // namespace shoal

@@ -1,0 +1,58 @@
+// NodeService: the NodeControl of a real node. The admin server's threads call it; it works on the
+// shard.
+#pragma once
+
+#include <memory>
+
+#include "apps/node_control.h"
+#include "async/gate.h"
+#include "node/node.h"
+#include "origin/origin.h"
+#include "world_linux/shard.h"
+
+namespace shoal {
+
+class NodeService final : public NodeControl {
+ public:
+  // What does not change while the node runs. `base` carries names, addresses and the like.
+  // Everything outlives the service.
+  NodeService(Shard& shard, Node& node, Registry& registry, NodeReport base);
+  ~NodeService() override;
+
+  Result<NodeReport> report() override;
+  Result<std::shared_ptr<Job>> start(JobRequest request) override;
+
+  // Known only after the service has begun.
+  void set_http(std::string address);
+  void set_mount(std::string mountpoint, std::string mode);
+  // Cancels the jobs and waits for them. The admin server must be gone. Call once.
+  void stop();
+
+ private:
+  struct Flow;
+
+  Task<NodeStatus> node_status();
+  Task<bool> begin(std::shared_ptr<Flow> flow);
+  static Task<void> run(NodeService& self, std::shared_ptr<Flow> flow);
+  static Task<void> watch(NodeService& self, std::shared_ptr<Flow> flow);
+  Task<Status> work(std::shared_ptr<Flow> flow, Context context);
+  Task<Status> sync(std::shared_ptr<Flow> flow, std::string path, Context context);
+  Task<Status> warm(std::shared_ptr<Flow> flow, std::string path, Context context);
+  Task<void> close();
+
+  Shard& shard_;
+  Node& node_;
+  OriginMetrics origin_metrics_;
+  NodeMetrics node_metrics_;
+  const SteadyTime began_;
+
+  std::mutex mutex_;  // of base_
+  NodeReport base_;
+
+  // Shard's thread.
+  Gate gate_;
+  uint64_t running_ = 0;
+  bool stopping_ = false;
+};
+
+}  // namespace shoal

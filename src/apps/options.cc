@@ -1,0 +1,376 @@
+#include "apps/options.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "apps/units.h"
+#include "base/hash.h"
+
+extern char** environ;
+
+namespace shoal {
+namespace {
+
+constexpr uint64_t kCacheBytesMin = 64 * kMiB;
+constexpr size_t kConfigBytesMax = kMiB;
+
+Status set_text(std::string& target, const std::string& value) {
+  if (value.empty()) return fail(Code::kInvalidArgument, "must not be empty");
+  target = value;
+  return {};
+}
+
+// Paths are kept absolute: a daemon changes its directory.
+Status set_path(std::string& target, const std::string& value) {
+  SHOAL_RETURN_IF_ERROR(set_text(target, value));
+  std::error_code error;
+  auto absolute = std::filesystem::absolute(value, error);
+  if (!error) target = absolute.lexically_normal().string();
+  return {};
+}
+
+Status set_switch(bool& target, const std::string& value) {
+  if (value == "true" || value == "1" || value == "yes" || value == "on") {
+    target = true;
+  } else if (value == "false" || value == "0" || value == "no" || value == "off") {
+    target = false;
+  } else {
+    return fail(Code::kInvalidArgument, fmt::format("\"{}\" is neither true nor false", value));
+  }
+  return {};
+}
+
+Status set_duration(Duration& target, const std::string& value) {
+  SHOAL_ASSIGN_OR_RETURN(target, parse_duration(value));
+  return {};
+}
+
+Status set_positive_duration(Duration& target, const std::string& value) {
+  SHOAL_RETURN_IF_ERROR(set_duration(target, value));
+  if (target <= Duration(0)) return fail(Code::kInvalidArgument, "must be above zero");
+  return {};
+}
+
+Result<uint32_t> parse_number(const std::string& value, int base, uint32_t min, uint32_t max) {
+  uint32_t number = 0;
+  const char* end = value.data() + value.size();
+  auto [stop, error] = std::from_chars(value.data(), end, number, base);
+  if (error != std::errc() || stop != end || number < min || number > max) {
+    return fail(
+        Code::kInvalidArgument,
+        base == 8 ? fmt::format("\"{}\" is not an octal number from {:o} to {:o}", value, min, max)
+                  : fmt::format("\"{}\" is not a number from {} to {}", value, min, max));
+  }
+  return number;
+}
+
+template <typename Target>
+Status set_number(Target& target, const std::string& value, int base, uint32_t min, uint32_t max) {
+  SHOAL_ASSIGN_OR_RETURN(target, parse_number(value, base, min, max));
+  return {};
+}
+
+Status set_cache_size(Options& options, const std::string& value) {
+  SHOAL_ASSIGN_OR_RETURN(uint64_t bytes, parse_size(value));
+  if (bytes < kCacheBytesMin) {
+    return fail(Code::kInvalidArgument,
+                fmt::format("{} is too small; the least is {}", format_size(bytes),
+                            format_size(kCacheBytesMin)));
+  }
+  options.cache_size = bytes;
+  return {};
+}
+
+Status set_memory(Options& options, const std::string& value) {
+  SHOAL_ASSIGN_OR_RETURN(uint64_t bytes, parse_size(value));
+  if (bytes < 16 * kMiB) return fail(Code::kInvalidArgument, "the least is 16 MiB");
+  options.memory = bytes;
+  return {};
+}
+
+Status set_ack(Options& options, const std::string& value) {
+  if (value != "local" && value != "durable") {
+    return fail(Code::kInvalidArgument,
+                fmt::format("\"{}\" is not offered; use local or durable", value));
+  }
+  options.ack = value;
+  return {};
+}
+
+Status set_http(Options& options, const std::string& value) {
+  if (value != "off") {
+    size_t colon = value.rfind(':');
+    if (colon == std::string::npos || colon == 0) {
+      return fail(
+          Code::kInvalidArgument,
+          fmt::format("\"{}\" is not ADDR:PORT; write it like 127.0.0.1:7071, or off", value));
+    }
+    SHOAL_RETURN_IF_ERROR(parse_number(value.substr(colon + 1), 10, 1, 65535));
+  }
+  options.http = value;
+  options.http_explicit = true;
+  return {};
+}
+
+Status set_log_level(Options& options, const std::string& value) {
+  constexpr std::pair<std::string_view, LogLevel> kLevels[] = {{"trace", LogLevel::kTrace},
+                                                               {"debug", LogLevel::kDebug},
+                                                               {"info", LogLevel::kInfo},
+                                                               {"warning", LogLevel::kWarning},
+                                                               {"error", LogLevel::kError}};
+  for (auto [name, level] : kLevels) {
+    if (value != name) continue;
+    options.log_level = level;
+    return {};
+  }
+  return fail(
+      Code::kInvalidArgument,
+      fmt::format("\"{}\" is not a level; use trace, debug, info, warning or error", value));
+}
+
+Status set_log_format(Options& options, const std::string& value) {
+  if (value != "text" && value != "json") {
+    return fail(Code::kInvalidArgument, fmt::format("\"{}\" is neither text nor json", value));
+  }
+  options.log_format = value == "json" ? LogFormat::kJson : LogFormat::kText;
+  return {};
+}
+
+constexpr std::string_view kCache = "Cache";
+constexpr std::string_view kPromise = "Consistency and durability";
+constexpr std::string_view kOrigin = "Origin";
+constexpr std::string_view kMount = "Mount";
+constexpr std::string_view kProcess = "Process";
+
+// clang-format off
+constexpr OptionSpec kSpecs[] = {
+    {"cache-dir", kCache, OptionKind::kText, "DIR", "/var/cache/shoal/<origin> or ~/.cache/shoal/<origin>",
+     "Where cached and not yet uploaded bytes lie; best on local NVMe", false,
+     [](Options& o, const std::string& v) { return set_path(o.cache_dir, v); }},
+    {"cache-size", kCache, OptionKind::kSize, "SIZE", "80% of the free space",
+     "Most bytes of disk to use, like 500GiB", false, set_cache_size},
+    {"memory", kCache, OptionKind::kSize, "SIZE", "the smaller of 1GiB and 10% of RAM",
+     "Memory for small objects and buffers; the page cache is not counted", false, set_memory},
+
+    {"attr-ttl", kPromise, OptionKind::kDuration, "TIME", "5s",
+     "How long sizes, versions and names are trusted; 0 asks the origin at every open", false,
+     [](Options& o, const std::string& v) { return set_duration(o.attr_ttl, v); }},
+    {"negative-ttl", kPromise, OptionKind::kDuration, "TIME", "2s",
+     "How long the absence of a name is trusted", false,
+     [](Options& o, const std::string& v) { return set_duration(o.negative_ttl, v); }},
+    {"ack", kPromise, OptionKind::kText, "LEVEL", "local",
+     "What close() waits for: local (on this node's disk) or durable (committed in the origin)", false,
+     set_ack},
+    {"upload-delay", kPromise, OptionKind::kDuration, "TIME", "500ms",
+     "Wait this long after close before uploading, so that rewrites and deletes cost no upload", false,
+     [](Options& o, const std::string& v) { return set_duration(o.upload_delay, v); }},
+
+    {"origin-timeout", kOrigin, OptionKind::kDuration, "TIME", "60s",
+     "Longest time for one background request to the origin, retries included; uploads are retried for ever", false,
+     [](Options& o, const std::string& v) { return set_positive_duration(o.origin_timeout, v); }},
+    {"request-timeout", kOrigin, OptionKind::kDuration, "TIME", "30s",
+     "Try a request again when no byte moves in either direction for this long", false,
+     [](Options& o, const std::string& v) { return set_positive_duration(o.request_timeout, v); }},
+    {"connections", kOrigin, OptionKind::kCount, "N", "64",
+     "Most HTTP requests to the origin at once", false,
+     [](Options& o, const std::string& v) { return set_number(o.connections, v, 10, 1, 1024); }},
+    {"account-key-file", kOrigin, OptionKind::kText, "FILE", "",
+     "File with the storage account's key; or set AZURE_STORAGE_KEY", false,
+     [](Options& o, const std::string& v) { return set_path(o.account_key_file, v); }},
+    {"sas-file", kOrigin, OptionKind::kText, "FILE", "",
+     "File with a SAS token; or set AZURE_STORAGE_SAS_TOKEN", false,
+     [](Options& o, const std::string& v) { return set_path(o.sas_file, v); }},
+
+    {"read-only", kMount, OptionKind::kSwitch, "", "", "Refuse every change", false,
+     [](Options& o, const std::string& v) { return set_switch(o.read_only, v); }},
+    {"allow-other", kMount, OptionKind::kSwitch, "", "",
+     "Let other users in (needs root or user_allow_other in /etc/fuse.conf)", true,
+     [](Options& o, const std::string& v) { return set_switch(o.allow_other, v); }},
+    {"nonempty", kMount, OptionKind::kSwitch, "", "", "Mount over a directory that has files", true,
+     [](Options& o, const std::string& v) { return set_switch(o.nonempty, v); }},
+    {"no-passthrough", kMount, OptionKind::kSwitch, "", "",
+     "Do not let the kernel read complete files by itself", true,
+     [](Options& o, const std::string& v) { return set_switch(o.no_passthrough, v); }},
+    {"threads", kMount, OptionKind::kCount, "N", "cores, at most 8", "Threads that serve the kernel", true,
+     [](Options& o, const std::string& v) { return set_number(o.threads, v, 10, 1, 256); }},
+    {"uid", kMount, OptionKind::kCount, "ID", "the caller's", "Owner of files that name none", true,
+     [](Options& o, const std::string& v) { return set_number(o.uid, v, 10, 0, UINT32_MAX - 1); }},
+    {"gid", kMount, OptionKind::kCount, "ID", "the caller's", "Group of files that name none", true,
+     [](Options& o, const std::string& v) { return set_number(o.gid, v, 10, 0, UINT32_MAX - 1); }},
+    {"umask", kMount, OptionKind::kOctal, "MODE", "none", "Permission bits to take away from --file-mode and --dir-mode", true,
+     [](Options& o, const std::string& v) { return set_number(o.umask, v, 8, 0, 0777); }},
+    {"file-mode", kMount, OptionKind::kOctal, "MODE", "0644", "Mode of files that name none", true,
+     [](Options& o, const std::string& v) { return set_number(o.file_mode, v, 8, 0, 07777); }},
+    {"dir-mode", kMount, OptionKind::kOctal, "MODE", "0755", "Mode of directories that name none", true,
+     [](Options& o, const std::string& v) { return set_number(o.dir_mode, v, 8, 0, 07777); }},
+
+    {"foreground", kProcess, OptionKind::kSwitch, "", "", "Stay attached to the terminal", false,
+     [](Options& o, const std::string& v) { return set_switch(o.foreground, v); }},
+    {"http", kProcess, OptionKind::kText, "ADDR:PORT", "127.0.0.1:7071, or the next free port",
+     "Where to serve metrics, status and the web page; or off", false, set_http},
+    {"log-level", kProcess, OptionKind::kText, "LEVEL", "info", "trace, debug, info, warning or error", false,
+     set_log_level},
+    {"log-format", kProcess, OptionKind::kText, "FORMAT", "text", "text or json", false, set_log_format},
+    {"log-file", kProcess, OptionKind::kText, "FILE",
+     "stderr in the foreground, else /var/log/shoal or ~/.local/state/shoal", "Where log lines go", false,
+     [](Options& o, const std::string& v) { return set_path(o.log_file, v); }},
+};
+// clang-format on
+
+Status apply(Options& options, std::string_view name, const std::string& value,
+             const std::string& source) {
+  const OptionSpec* spec = find_option(name);
+  SHOAL_ASSERT(spec != nullptr, "sources carry known names only");
+  Status status = spec->set(options, value);
+  if (!status) return fail(std::move(status).error().with_context(source));
+  return {};
+}
+
+Result<std::string> read_config(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) {
+    return fail(error_from_errno(errno, fmt::format("cannot read the configuration {}", path)));
+  }
+  std::string text(std::istreambuf_iterator<char>(in), {});
+  if (in.bad())
+    return fail(Code::kDiskError, fmt::format("cannot read the configuration {}", path));
+  if (text.size() > kConfigBytesMax) {
+    return fail(Code::kTooLarge, fmt::format("{} is above 1 MiB; is it the right file?", path));
+  }
+  return text;
+}
+
+}  // namespace
+
+std::span<const OptionSpec> option_specs() { return kSpecs; }
+
+const OptionSpec* find_option(std::string_view name) {
+  for (const OptionSpec& spec : kSpecs) {
+    if (spec.name == name) return &spec;
+  }
+  return nullptr;
+}
+
+std::string environment_name(std::string_view option) {
+  std::string out = "SHOAL_";
+  for (char c : option) out.push_back(c == '-' ? '_' : static_cast<char>(std::toupper(c)));
+  return out;
+}
+
+Result<ResolvedOptions> resolve_options(const OptionSources& sources) {
+  ResolvedOptions resolved;
+  std::string config = sources.config_file;
+  if (auto found = sources.environment.find("SHOAL_CONFIG");
+      config.empty() && found != sources.environment.end()) {
+    config = found->second;
+  }
+  if (!config.empty()) {
+    SHOAL_ASSIGN_OR_RETURN(std::string text, read_config(config));
+    SHOAL_ASSIGN_OR_RETURN(auto settings, parse_config(text, config));
+    for (const auto& [name, setting] : settings) {
+      SHOAL_RETURN_IF_ERROR(apply(resolved.options, name, setting.value,
+                                  fmt::format("{}:{}: {}", config, setting.line, name)));
+    }
+  }
+  std::vector<std::string> names;
+  for (const OptionSpec& spec : kSpecs) names.push_back(environment_name(spec.name));
+  for (const auto& [name, value] : sources.environment) {
+    auto found = std::find(names.begin(), names.end(), name);
+    if (found != names.end()) {
+      const OptionSpec& spec = kSpecs[static_cast<size_t>(found - names.begin())];
+      SHOAL_RETURN_IF_ERROR(apply(resolved.options, spec.name, value, name));
+    } else if (name != "SHOAL_CONFIG" && name != "SHOAL_ADMIN_TOKEN_FILE") {
+      std::string near = nearest_name(name, names);
+      resolved.warnings.push_back(
+          near.empty() ? fmt::format("the variable {} is not known and has no effect", name)
+                       : fmt::format("the variable {} is not known and has no effect; did you "
+                                     "mean {}?",
+                                     name, near));
+    }
+  }
+  for (const auto& [name, value] : sources.flags) {
+    SHOAL_RETURN_IF_ERROR(apply(resolved.options, name, value, "--" + name));
+  }
+  if (!resolved.options.account_key_file.empty() && !resolved.options.sas_file.empty()) {
+    return fail(Code::kInvalidArgument,
+                "--account-key-file and --sas-file exclude each other; give one of them");
+  }
+  return resolved;
+}
+
+std::map<std::string, std::string> shoal_environment() {
+  std::map<std::string, std::string> out;
+  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
+    std::string_view text(*entry);
+    size_t equals = text.find('=');
+    if (!text.starts_with("SHOAL_") || equals == std::string_view::npos) continue;
+    out.emplace(text.substr(0, equals), text.substr(equals + 1));
+  }
+  return out;
+}
+
+std::string default_cache_dir(std::string_view origin_identity) {
+  std::string base = "/var/cache/shoal";
+  if (geteuid() != 0) {
+    const char* cache = std::getenv("XDG_CACHE_HOME");
+    const char* home = std::getenv("HOME");
+    if (cache != nullptr && *cache == '/') {
+      base = std::string(cache) + "/shoal";
+    } else {
+      base = std::string(home != nullptr ? home : "/tmp") + "/.cache/shoal";
+    }
+  }
+  return base + "/" + hash_string(origin_identity).to_hex().substr(0, 16);
+}
+
+Result<uint64_t> default_cache_size(const std::string& cache_dir) {
+  std::filesystem::path existing = cache_dir;
+  std::error_code error;
+  while (!std::filesystem::exists(existing, error) && existing.has_relative_path()) {
+    existing = existing.parent_path();
+  }
+  struct statvfs space{};
+  if (statvfs(existing.c_str(), &space) != 0) {
+    return fail(
+        error_from_errno(errno, fmt::format("cannot see the free space of {}", existing.string())));
+  }
+  uint64_t bytes = uint64_t{space.f_bavail} * space.f_frsize;
+  // What the cache holds already is its to keep; else it would shrink at every start.
+  std::filesystem::recursive_directory_iterator entries(cache_dir, error);
+  for (; !error && entries != std::filesystem::recursive_directory_iterator();
+       entries.increment(error)) {
+    std::error_code gone;
+    if (!entries->is_regular_file(gone)) continue;
+    struct stat file{};
+    if (lstat(entries->path().c_str(), &file) == 0) {
+      bytes += static_cast<uint64_t>(file.st_blocks) * 512;
+    }
+  }
+  bytes = bytes / 5 * 4;
+  if (bytes < kCacheBytesMin) {
+    return fail(Code::kNoSpace,
+                fmt::format("the file system of {} has room for only {}; free some space or choose "
+                            "another --cache-dir",
+                            cache_dir, format_size(bytes)));
+  }
+  return bytes;
+}
+
+uint64_t default_memory() {
+  long pages = sysconf(_SC_PHYS_PAGES);
+  long page = sysconf(_SC_PAGESIZE);
+  uint64_t ram =
+      pages > 0 && page > 0 ? static_cast<uint64_t>(pages) * static_cast<uint64_t>(page) : 4 * kGiB;
+  return std::clamp(ram / 10, 64 * kMiB, kGiB);
+}
+
+}  // namespace shoal

@@ -1,0 +1,200 @@
+#include "apps/report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "apps/units.h"
+#include "base/bytes.h"
+
+namespace shoal {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// The keys that DESIGN section 8 fixes, and nothing else: per node and as the sums.
+Json stable_keys(const NodeReport& r) {
+  Json out;
+  out["origin"] = {{"reads", r.origin_io.reads},   {"bytes_read", r.origin_io.bytes_read},
+                   {"writes", r.origin_io.writes}, {"bytes_written", r.origin_io.bytes_written},
+                   {"errors", r.origin_io.errors}, {"retries", r.origin_io.retries}};
+  out["peer"] = {{"bytes_sent", r.peer.bytes_sent}, {"bytes_received", r.peer.bytes_received}};
+  out["read"] = {{"hits_local", r.read.hits_local},
+                 {"hits_peer", r.read.hits_peer},
+                 {"misses", r.read.misses},
+                 {"bytes", r.read.bytes}};
+  out["files"] = {{"bytes", r.files.bytes}, {"capacity", r.files.capacity}};
+  out["blocks"] = {
+      {"bytes", r.blocks.bytes}, {"capacity", r.blocks.capacity}, {"count", r.blocks.count}};
+  out["dirty"] = {{"objects", r.dirty.objects},
+                  {"bytes", r.dirty.bytes},
+                  {"oldest_seconds", r.dirty.oldest_seconds}};
+  out["map"] = {{"version", r.map.version}, {"members", r.map.members}};
+  out["memory"] = {{"rss_bytes", r.memory.rss_bytes}};
+  return out;
+}
+
+Json backlog_json(const NodeReport& r) {
+  Json list = Json::array();
+  for (const NodeReport::Backlog& item : r.backlog) {
+    list.push_back({{"object", item.object},
+                    {"bytes", item.bytes},
+                    {"uploaded", item.uploaded},
+                    {"state", item.state},
+                    {"last_error", item.last_error}});
+  }
+  return list;
+}
+
+// Reads out.<key> if it is there and of the right type.
+template <typename T>
+void take(const Json& json, const char* key, T& out) {
+  auto found = json.find(key);
+  if (found == json.end()) return;
+  if constexpr (std::is_same_v<T, std::string>) {
+    if (found->is_string()) out = found->template get<T>();
+  } else {
+    if (found->is_number()) out = found->template get<T>();
+  }
+}
+
+const Json& part(const Json& json, const char* key) {
+  static const Json empty = Json::object();
+  auto found = json.find(key);
+  return found != json.end() && found->is_object() ? *found : empty;
+}
+
+std::string usage(uint64_t bytes, uint64_t capacity) {
+  return capacity == 0 ? format_size(bytes)
+                       : fmt::format("{} of {} ({})", format_size(bytes), format_size(capacity),
+                                     format_share(bytes, capacity));
+}
+
+}  // namespace
+
+std::string status_json(const NodeReport& r) {
+  Json out = stable_keys(r);
+  out["self"] = r.name;
+  out["nodes"] = {{r.name, stable_keys(r)}};
+  out["shoal"] = {{"version", r.version},
+                  {"pid", r.pid},
+                  {"uptime_seconds", r.uptime_seconds},
+                  {"origin", r.origin},
+                  {"mountpoint", r.mountpoint},
+                  {"mode", r.mode},
+                  {"cache_dir", r.cache_dir},
+                  {"http", r.http},
+                  {"ack", r.ack},
+                  {"last_origin_error", r.origin_io.last_error}};
+  out["backlog"] = backlog_json(r);
+  out["warnings"] = r.warnings;
+  // Names may hold bytes that are not UTF-8; a status must not fail for them.
+  return out.dump(2, ' ', false, Json::error_handler_t::replace);
+}
+
+Result<NodeReport> parse_status_json(std::string_view text) {
+  Json json = Json::parse(text, nullptr, false);
+  if (json.is_discarded() || !json.is_object()) {
+    return fail(Code::kUnavailable, "the answer is not a Shoal status; is it a Shoal node?");
+  }
+  NodeReport r;
+  take(json, "self", r.name);
+  const Json& facts = part(json, "shoal");
+  take(facts, "version", r.version);
+  take(facts, "pid", r.pid);
+  take(facts, "uptime_seconds", r.uptime_seconds);
+  take(facts, "origin", r.origin);
+  take(facts, "mountpoint", r.mountpoint);
+  take(facts, "mode", r.mode);
+  take(facts, "cache_dir", r.cache_dir);
+  take(facts, "http", r.http);
+  take(facts, "ack", r.ack);
+  take(facts, "last_origin_error", r.origin_io.last_error);
+  const Json& origin = part(json, "origin");
+  take(origin, "reads", r.origin_io.reads);
+  take(origin, "bytes_read", r.origin_io.bytes_read);
+  take(origin, "writes", r.origin_io.writes);
+  take(origin, "bytes_written", r.origin_io.bytes_written);
+  take(origin, "errors", r.origin_io.errors);
+  take(origin, "retries", r.origin_io.retries);
+  take(part(json, "read"), "hits_local", r.read.hits_local);
+  take(part(json, "read"), "hits_peer", r.read.hits_peer);
+  take(part(json, "read"), "misses", r.read.misses);
+  take(part(json, "read"), "bytes", r.read.bytes);
+  take(part(json, "files"), "bytes", r.files.bytes);
+  take(part(json, "files"), "capacity", r.files.capacity);
+  take(part(json, "blocks"), "bytes", r.blocks.bytes);
+  take(part(json, "blocks"), "capacity", r.blocks.capacity);
+  take(part(json, "blocks"), "count", r.blocks.count);
+  take(part(json, "dirty"), "objects", r.dirty.objects);
+  take(part(json, "dirty"), "bytes", r.dirty.bytes);
+  take(part(json, "dirty"), "oldest_seconds", r.dirty.oldest_seconds);
+  take(part(json, "map"), "version", r.map.version);
+  take(part(json, "map"), "members", r.map.members);
+  take(part(json, "memory"), "rss_bytes", r.memory.rss_bytes);
+  if (auto list = json.find("backlog"); list != json.end() && list->is_array()) {
+    for (const Json& entry : *list) {
+      NodeReport::Backlog item;
+      take(entry, "object", item.object);
+      take(entry, "bytes", item.bytes);
+      take(entry, "uploaded", item.uploaded);
+      take(entry, "state", item.state);
+      take(entry, "last_error", item.last_error);
+      r.backlog.push_back(std::move(item));
+    }
+  }
+  if (auto list = json.find("warnings"); list != json.end() && list->is_array()) {
+    for (const Json& entry : *list) {
+      if (entry.is_string()) r.warnings.push_back(entry.get<std::string>());
+    }
+  }
+  return r;
+}
+
+std::string status_table(const NodeReport& r) {
+  std::string out;
+  auto to = std::back_inserter(out);
+  auto seconds = [](double s) { return format_duration(Duration(static_cast<int64_t>(s * 1e9))); };
+  fmt::format_to(to, "{}{}{}\n", r.origin, r.mountpoint.empty() ? "" : " on ", r.mountpoint);
+  fmt::format_to(to, "  node       {}, shoal {}, pid {}, up {}\n", r.name, r.version, r.pid,
+                 seconds(r.uptime_seconds));
+  if (!r.mode.empty()) fmt::format_to(to, "  mode       {}\n", r.mode);
+  fmt::format_to(to, "  cache      {}\n", r.cache_dir);
+  fmt::format_to(to, "  files      {}\n", usage(r.files.bytes, r.files.capacity));
+  fmt::format_to(to, "  blocks     {}, {} of them\n", usage(r.blocks.bytes, r.blocks.capacity),
+                 r.blocks.count);
+  uint64_t hits = r.read.hits_local + r.read.hits_peer;
+  fmt::format_to(to, "  reads      {} hits, {} misses{}\n", hits, r.read.misses,
+                 hits + r.read.misses == 0
+                     ? ""
+                     : fmt::format(" ({} hits)", format_share(hits, hits + r.read.misses)));
+  fmt::format_to(to, "  origin     {} reads ({}), {} writes ({}), {} errors, {} retries\n",
+                 r.origin_io.reads, format_size(r.origin_io.bytes_read), r.origin_io.writes,
+                 format_size(r.origin_io.bytes_written), r.origin_io.errors, r.origin_io.retries);
+  if (!r.origin_io.last_error.empty()) {
+    fmt::format_to(to, "             last error: {}\n", r.origin_io.last_error);
+  }
+  if (r.dirty.objects == 0) {
+    fmt::format_to(to, "  to upload  nothing\n");
+  } else {
+    fmt::format_to(to, "  to upload  {} objects, {}, the oldest for {}\n", r.dirty.objects,
+                   format_size(r.dirty.bytes), seconds(r.dirty.oldest_seconds));
+  }
+  constexpr size_t kShown = 10;
+  for (size_t i = 0; i < std::min(kShown, r.backlog.size()); ++i) {
+    const NodeReport::Backlog& item = r.backlog[i];
+    std::string done = item.uploaded > 0 ? " " + format_share(item.uploaded, item.bytes) : "";
+    fmt::format_to(to, "    {}  {}  {}{}{}{}\n", item.object, format_size(item.bytes), item.state,
+                   done, item.last_error.empty() ? "" : ": ", item.last_error);
+  }
+  if (r.dirty.objects > kShown && r.backlog.size() > kShown) {
+    fmt::format_to(to, "    and {} more\n", r.dirty.objects - kShown);
+  }
+  fmt::format_to(to, "  memory     {}\n", format_size(r.memory.rss_bytes));
+  if (!r.http.empty()) fmt::format_to(to, "  web page   http://{}/\n", r.http);
+  for (const std::string& warning : r.warnings) fmt::format_to(to, "  warning    {}\n", warning);
+  return out;
+}
+
+}  // namespace shoal

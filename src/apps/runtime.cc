@@ -1,0 +1,227 @@
+#include "apps/runtime.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "base/hash.h"
+
+namespace shoal {
+namespace {
+
+using Json = nlohmann::json;
+namespace fs = std::filesystem;
+
+constexpr size_t kSmallFileBytesMax = 64 * 1024;
+
+std::optional<RunningNode> parse_node(const std::string& text) {
+  Json json = Json::parse(text, nullptr, false);
+  if (!json.is_object()) return std::nullopt;
+  RunningNode node;
+  auto text_field = [&json](const char* key) {
+    auto found = json.find(key);
+    return found != json.end() && found->is_string() ? found->get<std::string>() : std::string();
+  };
+  auto pid = json.find("pid");
+  if (pid == json.end() || !pid->is_number_integer()) return std::nullopt;
+  node.pid = pid->get<int64_t>();
+  node.mountpoint = text_field("mountpoint");
+  node.origin = text_field("origin");
+  node.cache_dir = text_field("cache_dir");
+  node.http = text_field("http");
+  node.socket = text_field("socket");
+  node.token = text_field("token");
+  node.log_file = text_field("log_file");
+  if (node.pid <= 0 || node.socket.empty()) return std::nullopt;
+  return node;
+}
+
+bool is_alive(int64_t pid) { return kill(static_cast<pid_t>(pid), 0) == 0 || errno == EPERM; }
+
+}  // namespace
+
+Result<std::string> runtime_dir() {
+  std::string dir;
+  const char* xdg = std::getenv("XDG_RUNTIME_DIR");
+  if (geteuid() == 0) {
+    dir = "/run/shoal";
+  } else if (xdg != nullptr && *xdg == '/' && access(xdg, W_OK) == 0) {
+    dir = std::string(xdg) + "/shoal";
+  } else {
+    dir = fmt::format("/tmp/shoal-{}", geteuid());
+  }
+  if (mkdir(dir.c_str(), 0700) != 0 && errno != EEXIST) {
+    return fail(error_from_errno(errno, fmt::format("cannot make the directory {}", dir)));
+  }
+  struct stat info{};
+  if (lstat(dir.c_str(), &info) != 0) {
+    return fail(error_from_errno(errno, fmt::format("cannot use the directory {}", dir)));
+  }
+  if (!S_ISDIR(info.st_mode) || info.st_uid != geteuid() || (info.st_mode & 0077) != 0) {
+    return fail(
+        Code::kPermissionDenied,
+        fmt::format("{} is not a private directory of this user; remove it and try again", dir));
+  }
+  return dir;
+}
+
+std::string runtime_key(const std::string& mountpoint_or_cache_dir) {
+  return hash_string(mountpoint_or_cache_dir).to_hex().substr(0, 16);
+}
+
+Status publish_node(const std::string& dir, const std::string& key, const RunningNode& node) {
+  Json json = {{"pid", node.pid},       {"mountpoint", node.mountpoint},
+               {"origin", node.origin}, {"cache_dir", node.cache_dir},
+               {"http", node.http},     {"socket", node.socket},
+               {"token", node.token},   {"log_file", node.log_file}};
+  return write_private_file(dir + "/" + key + ".json",
+                            json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+void withdraw_node(const std::string& dir, const std::string& key) {
+  unlink((dir + "/" + key + ".json").c_str());
+}
+
+std::vector<RunningNode> running_nodes(const std::string& dir) {
+  std::vector<RunningNode> nodes;
+  std::error_code error;
+  for (fs::directory_iterator entry(dir, error); !error && entry != fs::directory_iterator();
+       entry.increment(error)) {
+    if (entry->path().extension() != ".json") continue;
+    auto text = read_small_file(entry->path().string());
+    if (!text) continue;
+    auto node = parse_node(*text);
+    if (!node) continue;
+    if (!is_alive(node->pid)) {
+      unlink(entry->path().c_str());
+      unlink(node->socket.c_str());
+      continue;
+    }
+    nodes.push_back(std::move(*node));
+  }
+  return nodes;
+}
+
+Result<RunningNode> node_of_path(const std::vector<RunningNode>& nodes, const std::string& path) {
+  const RunningNode* best = nullptr;
+  for (const RunningNode& node : nodes) {
+    const std::string& mount = node.mountpoint;
+    if (mount.empty()) continue;
+    bool inside =
+        path == mount || mount == "/" || (path.starts_with(mount) && path[mount.size()] == '/');
+    if (inside && (best == nullptr || best->mountpoint.size() < mount.size())) best = &node;
+  }
+  if (best != nullptr) return *best;
+  std::string mounts;
+  for (const RunningNode& node : nodes) {
+    if (!node.mountpoint.empty()) mounts += (mounts.empty() ? "" : ", ") + node.mountpoint;
+  }
+  return fail(Code::kNotFound,
+              fmt::format("{} is not in a Shoal mount of this user; {}", path,
+                          mounts.empty() ? "none is running (start one with shoal mount)"
+                                         : "the mounts are " + mounts));
+}
+
+Result<RunningNode> only_node(const std::vector<RunningNode>& nodes) {
+  if (nodes.empty()) {
+    return fail(Code::kNotFound,
+                "no Shoal node of this user runs on this machine; start one with shoal mount, or "
+                "name another with --at ADDR:PORT");
+  }
+  if (nodes.size() == 1) return nodes.front();
+  std::string names;
+  for (const RunningNode& node : nodes) {
+    names += "\n  " + (node.mountpoint.empty() ? "--at " + node.http : node.mountpoint) + "  (" +
+             node.origin + ")";
+  }
+  return fail(Code::kConflict, "several nodes run on this machine; name one of them:" + names);
+}
+
+std::string object_of_path(const RunningNode& node, const std::string& path) {
+  if (path.size() <= node.mountpoint.size()) return "";
+  std::string rest = path.substr(node.mountpoint == "/" ? 1 : node.mountpoint.size() + 1);
+  return rest;
+}
+
+std::string absolute_path(const std::string& path) {
+  std::error_code error;
+  fs::path absolute = fs::absolute(path, error).lexically_normal();
+  if (!absolute.has_filename() && absolute.has_relative_path()) absolute = absolute.parent_path();
+  return absolute.string();
+}
+
+std::string resolved_path(const std::string& path) {
+  std::error_code error;
+  fs::path resolved = fs::weakly_canonical(absolute_path(path), error);
+  return error ? absolute_path(path) : resolved.string();
+}
+
+Result<FoundNode> find_node(const std::vector<RunningNode>& nodes, const std::string& typed) {
+  std::string path = absolute_path(typed);
+  auto node = node_of_path(nodes, path);
+  if (node) return FoundNode{std::move(*node), path};
+  path = resolved_path(typed);
+  SHOAL_ASSIGN_OR_RETURN(RunningNode found, node_of_path(nodes, path));
+  return FoundNode{std::move(found), path};
+}
+
+Result<std::string> random_token() {
+  unsigned char bytes[32];
+  if (getrandom(bytes, sizeof bytes, 0) != static_cast<ssize_t>(sizeof bytes)) {
+    return fail(error_from_errno(errno, "cannot get random bytes from the kernel"));
+  }
+  std::string out;
+  for (unsigned char byte : bytes) fmt::format_to(std::back_inserter(out), "{:02x}", byte);
+  return out;
+}
+
+Status write_private_file(const std::string& path, std::string_view content) {
+  std::string temporary = fmt::format("{}.{}", path, getpid());
+  int file = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+  if (file < 0) return fail(error_from_errno(errno, fmt::format("cannot write {}", path)));
+  bool written =
+      write(file, content.data(), content.size()) == static_cast<ssize_t>(content.size());
+  int reason = errno;
+  written = close(file) == 0 && written;
+  if (!written || rename(temporary.c_str(), path.c_str()) != 0) {
+    if (written) reason = errno;
+    unlink(temporary.c_str());
+    return fail(error_from_errno(reason, fmt::format("cannot write {}", path)));
+  }
+  return {};
+}
+
+Result<std::string> read_small_file(const std::string& path) {
+  int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return fail(error_from_errno(errno, fmt::format("cannot read {}", path)));
+  std::string text(kSmallFileBytesMax + 1, '\0');
+  size_t size = 0;
+  while (size < text.size()) {
+    ssize_t n = read(file, text.data() + size, text.size() - size);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) {
+      int reason = errno;
+      close(file);
+      return fail(error_from_errno(reason, fmt::format("cannot read {}", path)));
+    }
+    if (n == 0) break;
+    size += static_cast<size_t>(n);
+  }
+  close(file);
+  if (size > kSmallFileBytesMax) {
+    return fail(Code::kTooLarge, fmt::format("{} is too large for what it should be", path));
+  }
+  text.resize(size);
+  return text;
+}
+
+}  // namespace shoal
