@@ -66,7 +66,8 @@ std::optional<WallTime> parse_blob_date(std::string_view text) {
   int hour = number(17, 2);
   int minute = number(20, 2);
   int second = number(23, 2);
-  if (month == 12 || day < 1 || year < 1900 || year > 2200 || hour < 0 || minute < 0 || second < 0) return {};
+  if (month == 12 || day < 1 || year < 1900 || year > 2200 || hour < 0 || minute < 0 || second < 0)
+    return {};
   std::chrono::year_month_day date(std::chrono::year(year), std::chrono::month(month + 1),
                                    std::chrono::day(static_cast<unsigned>(day)));
   if (!date.ok() || hour > 23 || minute > 59 || second > 60) return {};
