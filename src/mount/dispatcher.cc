@@ -34,6 +34,7 @@ Dispatcher::Dispatcher(Executor& executor, FileSystem& file_system, const Log& l
       can_passthrough_(options.can_passthrough),
       backings_(options.device),
       gate_(executor),
+      watch_gate_(executor),
       read_budget_(executor, options.read_bytes_max) {
   SHOAL_ASSERT(options.device >= 0 && options.read_bytes_max > 0);
   SHOAL_ASSERT(options.request_timeout > Duration(0));
@@ -168,6 +169,8 @@ Task<void> Dispatcher::finish(Duration grace) {
   all_done.request();
   co_await impatience.close();
   SHOAL_ASSERT(in_flight_.empty());
+  stop_watching_.request();
+  co_await watch_gate_.close();
   for (OpenFile& file : handles_.take_all()) {
     if (file.directory) {
       co_await file_system_.release_directory(file.handle);
@@ -175,6 +178,12 @@ Task<void> Dispatcher::finish(Duration grace) {
       co_await close_file(std::move(file));
     }
   }
+  while (!mapped_.empty()) {
+    HandleId handle = mapped_.back().file.handle;
+    mapped_.pop_back();
+    co_await file_system_.release(handle);
+  }
+  mapped_count_.store(0, std::memory_order_relaxed);
 }
 
 std::optional<OpenFile> Dispatcher::file_of(Message& message) {

@@ -74,6 +74,7 @@ class Dispatcher final : private Timer {
   // within `grace`, then closes every file that the kernel did not.
   Task<void> finish(Duration grace);
   // Any thread.
+  size_t mapped_files() const { return mapped_count_.load(std::memory_order_relaxed); }
   bool can_passthrough() const { return can_passthrough_.load(std::memory_order_relaxed); }
 
  private:
@@ -114,8 +115,10 @@ class Dispatcher final : private Timer {
   Task<void> seek(Message& message);
   Status choose_mode(const OpenResult& opened, uint32_t flags, OpenFile& file, OpenOut& out);
   Task<Status> drop_privileges(InodeId inode, Context context);
-  // Takes the file out of the books and closes it.
+  // Takes the file out of the books and closes it; later if the kernel still maps it.
   Task<void> close_file(OpenFile file);
+  Task<void> watch_mapped();
+  bool is_mapped(InodeId inode) const;
 
   // The open file a request names; answers EBADF by itself if there is none.
   std::optional<OpenFile> file_of(Message& message);
@@ -149,7 +152,19 @@ class Dispatcher final : private Timer {
   // refuse passthrough of the inode (a shared mapping of one makes it), so we do not offer it.
   std::unordered_map<InodeId, uint64_t> plain_opens_;
 
+  // Closed by the kernel, but still mapped: their handles stay open in the FileSystem, so that it
+  // keeps the bytes in place.
+  struct Mapped {
+    OpenFile file;
+    Descriptor descriptor;
+  };
+  std::vector<Mapped> mapped_;
+  std::atomic<size_t> mapped_count_{0};
+  bool watching_ = false;
+  Cancel stop_watching_;
+
   Gate gate_;
+  Gate watch_gate_;
   Semaphore read_budget_;
   std::unordered_map<uint64_t, Message*> in_flight_;
   // Interrupts that overtook their requests. Ids never come again, so stale ones do no harm.

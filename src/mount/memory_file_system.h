@@ -1,6 +1,6 @@
-// A FileSystem for tests: names in maps, each file's bytes in a memfd, so that the fast path and
-// passthrough have a real descriptor to read. Knobs are atomics because tests turn them from their
-// own thread; everything else belongs to the shard.
+// A FileSystem for tests: names in maps, each file's bytes in a nameless file, so that the fast
+// path and passthrough have a real descriptor to read. Knobs are atomics because tests turn them
+// from their own thread; everything else belongs to the shard.
 #pragma once
 
 #include <fcntl.h>
@@ -322,7 +322,7 @@ class MemoryFileSystem final : public FileSystem {
     node->gid = caller.gid;
     node->accessed = node->modified = node->changed = executor_.wall_now();
     if (S_ISREG(mode)) {
-      node->descriptor = ::memfd_create("shoal-test", MFD_CLOEXEC);
+      node->descriptor = ::open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
       SHOAL_ASSERT(node->descriptor >= 0);
       node->view = std::make_shared<ReadView>(node->descriptor, 0);
     }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "base/assert.h"
 #include "mount/dispatcher.h"
@@ -36,14 +37,15 @@ Status Dispatcher::choose_mode(const OpenResult& opened, uint32_t flags, OpenFil
   if (reads_only(flags)) out.open_flags |= kOpenNoFlush;
   std::optional<int32_t> backing = backings_.acquire_existing(file.inode);
   if (backing && !reads_only(flags)) {
-    backings_.release(file.inode);
+    auto mapped = backings_.release(file.inode);
+    SHOAL_ASSERT(!mapped.has_value(), "others have it open");
     return fail(Code::kStale, "the kernel is reading this version by itself");
   }
   bool wanted = opened.mode == OpenResult::Mode::kPassthrough && can_passthrough() &&
                 reads_only(flags) && !plain_opens_.contains(file.inode);
   if (!backing && wanted) {
     SHOAL_ASSERT(opened.backing_descriptor >= 0);
-    auto id = backings_.acquire(file.inode, opened.backing_descriptor);
+    auto id = backings_.acquire(file.inode, opened.backing_descriptor, is_mapped(file.inode));
     if (id) {
       backing = *id;
     } else {
@@ -71,7 +73,15 @@ Status Dispatcher::choose_mode(const OpenResult& opened, uint32_t flags, OpenFil
 Task<void> Dispatcher::close_file(OpenFile file) {
   SHOAL_ASSERT(!file.directory);
   if (file.backed) {
-    backings_.release(file.inode);
+    auto descriptor = backings_.release(file.inode);
+    // One handle is enough to keep the bytes, however often the file is opened and closed.
+    if (descriptor && !is_mapped(file.inode)) {
+      file.view.reset();
+      mapped_.push_back({std::move(file), std::move(*descriptor)});
+      mapped_count_.store(mapped_.size(), std::memory_order_relaxed);
+      if (!std::exchange(watching_, true)) watch_gate_.spawn(watch_mapped());
+      co_return;
+    }
   } else {
     auto at = plain_opens_.find(file.inode);
     SHOAL_ASSERT(at != plain_opens_.end() && at->second > 0);
@@ -79,6 +89,28 @@ Task<void> Dispatcher::close_file(OpenFile file) {
   }
   file.view.reset();
   co_await file_system_.release(file.handle);
+}
+
+// Looks every second which mappings have ended; over when there are none.
+Task<void> Dispatcher::watch_mapped() {
+  constexpr Duration kInterval = std::chrono::seconds(1);
+  while (!mapped_.empty()) {
+    Status slept = co_await sleep_for(executor_, kInterval, {kNever, &stop_watching_});
+    if (!slept) break;
+    auto ended = std::ranges::partition(
+        mapped_, [](const Mapped& mapped) { return used_elsewhere(mapped.descriptor.get()); });
+    std::vector<HandleId> released;
+    for (const Mapped& mapped : ended) released.push_back(mapped.file.handle);
+    mapped_.erase(ended.begin(), ended.end());
+    mapped_count_.store(mapped_.size(), std::memory_order_relaxed);
+    for (HandleId handle : released) co_await file_system_.release(handle);
+  }
+  watching_ = false;
+}
+
+bool Dispatcher::is_mapped(InodeId inode) const {
+  return std::ranges::any_of(mapped_,
+                             [&](const Mapped& mapped) { return mapped.file.inode == inode; });
 }
 
 Task<void> Dispatcher::open(Message& message) {

@@ -123,7 +123,7 @@ Result<std::unique_ptr<FuseSession>> FuseSession::start(Executor& executor, File
   attach.mountpoint = wanted.mountpoint;
   attach.source = wanted.source;
   attach.read_only = wanted.read_only;
-  attach.allow_other = wanted.allow_other && ::geteuid() == 0;
+  attach.allow_other = wanted.allow_other;
   attach.nonempty = wanted.nonempty;
   SHOAL_ASSIGN_OR_RETURN(session->attached_, fuse::attach(attach, log));
   if (Status status = session->introduce(); !status) {

@@ -56,6 +56,8 @@ class FuseSession {
   bool ended() const { return ended_.load(std::memory_order_acquire); }
 
   const std::string& mountpoint() const { return attached_.mountpoint; }
+  // Files that were closed but are still mapped; each keeps its handle in the FileSystem.
+  size_t mapped_files() const { return dispatcher_ ? dispatcher_->mapped_files() : 0; }
   // "passthrough" or "direct".
   std::string mode() const;
   // "FUSE 7.45, passthrough, shared mappings, 2 threads": for status and the log.

@@ -49,6 +49,7 @@ class Mounted {
     shard_ = std::move(*shard);
     file_system = std::make_unique<MemoryFileSystem>(*shard_);
     options.mountpoint = directory;
+    options.allow_other = ::geteuid() == 0;
     auto started = FuseSession::start(*shard_, *file_system, log_, registry_, std::move(options));
     if (!started) {
       error = started.error().to_string();
@@ -448,6 +449,34 @@ TEST_F(SessionTest, lets_the_kernel_read_by_itself) {
   ASSERT_TRUE(eventually([&] { return fs().releases >= 4; }));
   EXPECT_EQ(read_file("a"), bytes);
   EXPECT_GT(fs().reads, 0) << "all passthrough opens are gone";
+}
+
+TEST_F(SessionTest, keeps_a_file_open_while_the_kernel_maps_it) {
+  if (mounted_->session->mode() != "passthrough") GTEST_SKIP() << mounted_->session->describe();
+  std::string bytes = pattern(100'000);
+  write_file("a", bytes);
+  ASSERT_TRUE(eventually([&] { return fs().releases == 1; }));
+  fs().offer_passthrough = true;
+  void* at = MAP_FAILED;
+  {
+    Descriptor file = open_file("a", O_RDONLY);
+    at = ::mmap(nullptr, bytes.size(), PROT_READ, MAP_SHARED, file.get(), 0);
+    ASSERT_NE(at, MAP_FAILED);
+  }
+  ASSERT_TRUE(eventually([&] { return mounted_->session->mapped_files() == 1; }));
+  EXPECT_EQ(fs().releases, 1) << "closed in the file system in spite of the mapping";
+  // The next open and close of it changes nothing, and a writer goes elsewhere.
+  EXPECT_EQ(read_file("a"), bytes);
+  {
+    Descriptor writer = open_file("a", O_RDWR);
+  }
+  EXPECT_EQ(fs().stale_answers, 1);
+  EXPECT_EQ(std::string_view(static_cast<char*>(at), bytes.size()), bytes);
+  ASSERT_TRUE(eventually([&] { return mounted_->session->mapped_files() == 1; }));
+  EXPECT_TRUE(eventually([&] { return fs().releases == 3; }));
+  ::munmap(at, bytes.size());
+  EXPECT_TRUE(eventually([&] { return mounted_->session->mapped_files() == 0; }));
+  EXPECT_TRUE(eventually([&] { return fs().releases == 4; }));
 }
 
 TEST_F(SessionTest, offers_no_passthrough_beside_other_opens) {
