@@ -106,6 +106,7 @@ Task<Status> File::load_unlocked() {
   SHOAL_CO_ASSIGN_OR_RETURN(FileStat about, co_await disk_io::stat(tier_.disk(), data_));
   if (about.size != size_) {
     SHOAL_CO_RETURN_IF_ERROR(co_await disk_io::set_size(tier_.disk(), data_, size_));
+    data_unsynced_ = true;
   }
   bool matches = true;
   SHOAL_CO_RETURN_IF_ERROR(co_await load_table(matches));
@@ -154,7 +155,8 @@ Task<Status> File::load_table(bool& matches) {
           if (!record_) piece = Piece{};
         }
         if (!piece.present()) continue;
-        if (loose_) piece.bits |= Piece::kStale | Piece::kVouched;
+        // Bytes that were not synced may have come into it, into a hole too.
+        if (loose_) piece.bits = (piece.bits | Piece::kStale | Piece::kVouched) & ~Piece::kHole;
         if (record_) piece.bits |= Piece::kSynced;
         if (chunks_[(base + j) / kPiecesPerChunk].vouched) piece.bits |= Piece::kVouched;
       }
@@ -171,7 +173,7 @@ Task<Status> File::load_table(bool& matches) {
     table_.set_crc(table_copy_, number, crcs[number]);
   }
   if (record_ && digest_of(crcs) != table_digest_) matches = false;
-  if (loose_) table_changed_ = true;
+  if (loose_) table_changed_ = data_unsynced_ = true;  // and may be in the page cache only
   co_return Status();
 }
 
