@@ -168,7 +168,8 @@ Result<double> Child::cpu_seconds() const {
   for (int field = 3; field < 14; ++field) fields >> skipped;
   uint64_t user = 0;
   uint64_t system = 0;
-  if (!(fields >> user >> system)) return fail(Code::kNotFound, "/proc/PID/stat is not as expected");
+  if (!(fields >> user >> system))
+    return fail(Code::kNotFound, "/proc/PID/stat is not as expected");
   return static_cast<double>(user + system) / static_cast<double>(sysconf(_SC_CLK_TCK));
 }
 

@@ -55,7 +55,7 @@ class Child {
 };
 
 struct CommandResult {
-  int status = 0;  // exit status; 128 + signal
+  int status = 0;      // exit status; 128 + signal
   std::string output;  // of both streams
 };
 // Runs a command to its end, at most for `patience`.

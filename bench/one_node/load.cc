@@ -47,8 +47,8 @@ class File {
   Status read(ByteSpan into, uint64_t offset) const {
     size_t at = 0;
     while (at < into.size()) {
-      ssize_t n = pread(number_, into.data() + at, into.size() - at,
-                        static_cast<off_t>(offset + at));
+      ssize_t n =
+          pread(number_, into.data() + at, into.size() - at, static_cast<off_t>(offset + at));
       if (n < 0 && errno == EINTR && !interrupted()) continue;
       if (n < 0) return fail(error_from_errno(errno, "pread"));
       if (n == 0) return fail(Code::kCorrupt, fmt::format("the file ends at {}", offset + at));
@@ -112,7 +112,7 @@ Status run_read_job(const ReadLoad& load, Job& job, unsigned index, std::barrier
   std::memset(buffer.data(), 1, buffer.size());
   // Opened before all begin: the cost of open has its own row.
   start.arrive_and_wait();
-  SHOAL_RETURN_IF_ERROR(file);
+  if (!file) return fail(std::move(file).error());
   uint64_t state = 88172645463325252ull + index * 7919;
   uint64_t next = 0;
   double begun = seconds_now();
@@ -253,7 +253,8 @@ Status verify_file(const std::string& path, uint64_t size, uint64_t seed) {
     ByteSpan part = buffer.part(0, std::min(kMiB, size - offset));
     SHOAL_RETURN_IF_ERROR(file.read(part, offset));
     if (!synthetic_equal(seed, offset, part)) {
-      return fail(Code::kCorrupt, fmt::format("{} has wrong bytes within 1 MiB from {}", path, offset));
+      return fail(Code::kCorrupt,
+                  fmt::format("{} has wrong bytes within 1 MiB from {}", path, offset));
     }
   }
   struct stat info{};
@@ -284,7 +285,8 @@ Result<double> create_small(const SmallFiles& files, bool fsync) {
   double begun = seconds_now();
   for (uint64_t i = 0; i < files.count; ++i) {
     SHOAL_RETURN_IF_ERROR(check_interrupted());
-    SHOAL_ASSIGN_OR_RETURN(File file, File::open(small_file(files, i), O_WRONLY | O_CREAT | O_EXCL));
+    SHOAL_ASSIGN_OR_RETURN(File file,
+                           File::open(small_file(files, i), O_WRONLY | O_CREAT | O_EXCL));
     SHOAL_RETURN_IF_ERROR(file.write(synthetic_span(i, 0).first(files.bytes), 0));
     if (fsync) SHOAL_RETURN_IF_ERROR(file.sync());
     SHOAL_RETURN_IF_ERROR(file.close());
@@ -336,7 +338,8 @@ Result<double> list_directory(const std::string& path, uint64_t expected) {
   SHOAL_RETURN_IF_ERROR(check_interrupted());
   if (reason != 0) return fail(error_from_errno(reason, "cannot list " + path));
   if (count != expected) {
-    return fail(Code::kCorrupt, fmt::format("{} lists {} names instead of {}", path, count, expected));
+    return fail(Code::kCorrupt,
+                fmt::format("{} lists {} names instead of {}", path, count, expected));
   }
   return seconds_now() - begun;
 }

@@ -11,7 +11,7 @@
 
 namespace shoal::bench {
 
-double seconds_now();                // of the monotonic clock
+double seconds_now();  // of the monotonic clock
 double cpu_seconds_of_this_process();
 
 // pread again and again for a while: each job in its own part of the file through its own
@@ -23,7 +23,7 @@ struct ReadLoad {
   uint64_t block = kMiB;
   bool random = false;
   double seconds = 1;
-  std::optional<uint64_t> seed;  // compares samples with the synthetic bytes
+  std::optional<uint64_t> seed = {};  // compares samples with the synthetic bytes
 };
 struct ReadRate {
   double bytes_per_second = 0;

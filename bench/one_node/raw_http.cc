@@ -91,10 +91,10 @@ RawHttp::~RawHttp() {
 Result<HttpAnswer> RawHttp::send(std::string_view method, std::string_view target,
                                  std::string_view headers, std::string_view body) {
   SHOAL_ASSERT(taken_ == held_, "the body before was not read");
-  std::string request =
-      fmt::format("{} {} HTTP/1.1\r\nhost: 127.0.0.1\r\nx-ms-version: 2021-12-02\r\n{}"
-                  "content-length: {}\r\n\r\n{}",
-                  method, target, headers, body.size(), body);
+  std::string request = fmt::format(
+      "{} {} HTTP/1.1\r\nhost: 127.0.0.1\r\nx-ms-version: 2021-12-02\r\n{}"
+      "content-length: {}\r\n\r\n{}",
+      method, target, headers, body.size(), body);
   SHOAL_RETURN_IF_ERROR(send_all(socket_, request));
   size_t held = 0;
   while (true) {
@@ -139,8 +139,8 @@ Result<std::string> RawHttp::call(std::string_view method, std::string_view targ
   std::string text(answer.length, '\0');
   SHOAL_RETURN_IF_ERROR(read_body(std::as_writable_bytes(std::span(text))));
   if (answer.status != 200) {
-    return fail(Code::kUnavailable, fmt::format("{} {}: {} {}", method, target, answer.status,
-                                                text.substr(0, 200)));
+    return fail(Code::kUnavailable,
+                fmt::format("{} {}: {} {}", method, target, answer.status, text.substr(0, 200)));
   }
   return text;
 }
@@ -150,8 +150,8 @@ Status RawHttp::get_range(std::string_view target, uint64_t offset, ByteSpan int
   auto range = fmt::format("x-ms-range: bytes={}-{}\r\n", offset, offset + into.size() - 1);
   SHOAL_ASSIGN_OR_RETURN(HttpAnswer answer, send("GET", target, range));
   if (answer.status != 206 || answer.length != into.size()) {
-    return fail(Code::kUnavailable, fmt::format("GET {}: {} with {} bytes", target, answer.status,
-                                                answer.length));
+    return fail(Code::kUnavailable,
+                fmt::format("GET {}: {} with {} bytes", target, answer.status, answer.length));
   }
   return read_body(into);
 }

@@ -26,8 +26,9 @@ Json number(std::optional<double> value) {
 Json facts(const Facts& pairs) {
   Json object = Json::object();
   for (const auto& [name, value] : pairs) {
-    bool digits = !value.empty() && value.size() < 18 &&
-                  std::all_of(value.begin(), value.end(), [](char c) { return c >= '0' && c <= '9'; });
+    bool digits =
+        !value.empty() && value.size() < 18 &&
+        std::all_of(value.begin(), value.end(), [](char c) { return c >= '0' && c <= '9'; });
     if (digits) {
       object[name] = std::stoll(value);
     } else {
@@ -48,10 +49,14 @@ std::string shown(std::optional<double> value) {
 
 std::string shown_target(const Row& row) {
   switch (row.goal) {
-    case Goal::kNone: return "";
-    case Goal::kRatioAtLeast: return fmt::format("ratio >= {}", row.target);
-    case Goal::kRatioAtMost: return fmt::format("ratio <= {}", row.target);
-    case Goal::kValueAtMost: return fmt::format("value <= {}", row.target);
+    case Goal::kNone:
+      return "";
+    case Goal::kRatioAtLeast:
+      return fmt::format("ratio >= {}", row.target);
+    case Goal::kRatioAtMost:
+      return fmt::format("ratio <= {}", row.target);
+    case Goal::kValueAtMost:
+      return fmt::format("value <= {}", row.target);
   }
   return "";
 }
@@ -67,10 +72,14 @@ std::string shown_met(const Row& row) {
 
 std::optional<bool> Row::met() const {
   switch (goal) {
-    case Goal::kNone: return std::nullopt;
-    case Goal::kRatioAtLeast: return ratio && *ratio >= target;
-    case Goal::kRatioAtMost: return ratio && *ratio <= target;
-    case Goal::kValueAtMost: return value && *value <= target;
+    case Goal::kNone:
+      return std::nullopt;
+    case Goal::kRatioAtLeast:
+      return ratio && *ratio >= target;
+    case Goal::kRatioAtMost:
+      return ratio && *ratio <= target;
+    case Goal::kValueAtMost:
+      return value && *value <= target;
   }
   return std::nullopt;
 }
