@@ -34,6 +34,7 @@ class MemoryFileSystem final : public FileSystem {
   std::atomic<int> stale_answers{0};
   std::atomic<int> cancelled{0};
   std::atomic<int> releases{0};
+  std::atomic<int> opened{0};
   std::atomic<int> attribute_calls{0};
   std::atomic<int> passthrough_allowed{0};
 
@@ -44,6 +45,7 @@ class MemoryFileSystem final : public FileSystem {
   }
 
   size_t open_handles() const { return handles_.size(); }
+  int open_now() const { return opened - releases; }
 
   Task<Result<Entry>> lookup(InodeId parent, std::string name, Context) override {
     Node* node = child(parent, name);
@@ -178,6 +180,7 @@ class MemoryFileSystem final : public FileSystem {
   Task<Result<HandleId>> open_directory(InodeId inode, Context) override {
     HandleId handle{++next_handle_};
     ++nodes_.at(inode)->opens;
+    ++opened;
     handles_[handle] = {inode, 0, false};
     co_return handle;
   }
@@ -407,6 +410,7 @@ class MemoryFileSystem final : public FileSystem {
     }
     if (offer_view) result.view = node.view;
     ++node.opens;
+    ++opened;
     handles_[result.handle] = {node.id, flags, passthrough};
     return result;
   }
