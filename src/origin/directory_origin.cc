@@ -22,11 +22,6 @@ bool is_folder(const Metadata& metadata) {
   return entry != metadata.end() && entry->second == "true";
 }
 
-std::string with_parent(std::string_view path) {
-  std::string_view parent = parent_of(path);
-  return parent.empty() ? "/" : std::string(parent);
-}
-
 }  // namespace
 
 DirectoryOrigin::DirectoryOrigin(std::string root, World& world, Registry& registry, const Log& log)
@@ -295,7 +290,7 @@ Task<Result<ObjectInfo>> DirectoryOrigin::publish(NewFile file, std::string obje
   metrics_.bytes_written.add(bytes);
   // Durable before it is acknowledged; after the turn, so that writers sync side by side.
   SHOAL_CO_RETURN_IF_ERROR(
-      co_await disk_io::sync_directory(world_.disk, with_parent(layout_.path_of(object))));
+      co_await disk_io::sync_directory(world_.disk, layout_.path_of(parent_of(object))));
   co_return std::move(info);
 }
 
@@ -349,6 +344,13 @@ Task<Result<FileStat>> DirectoryOrigin::make_newer(NewFile file, uint64_t than_m
 
 Task<Status> DirectoryOrigin::rename_making_parents(std::string from, std::string object) {
   std::string path = layout_.path_of(object);
+  std::string parent(parent_of(object));
+  Result<FileStat> above = co_await stat_of(layout_.path_of(parent));
+  if (above && above->is_other) {
+    co_return fail(Code::kNotSupported, fmt::format("{} is a link or special file; write to a real "
+                                                    "directory",
+                                                    layout_.path_of(parent)));
+  }
   Status renamed = co_await disk_io::rename(world_.disk, from, path);
   if (renamed || renamed.error().code() != Code::kNotFound) co_return renamed;
   SHOAL_CO_RETURN_IF_ERROR(co_await make_parents(std::move(object)));
@@ -358,13 +360,14 @@ Task<Status> DirectoryOrigin::rename_making_parents(std::string from, std::strin
 Task<Status> DirectoryOrigin::make_parents(std::string object) {
   for (size_t slash = object.find('/'); slash != std::string::npos;
        slash = object.find('/', slash + 1)) {
-    std::string path = layout_.path_of(object.substr(0, slash));
-    Status made = co_await disk_io::make_directory(world_.disk, path);
+    std::string parent = object.substr(0, slash);
+    Status made = co_await disk_io::make_directory(world_.disk, layout_.path_of(parent));
     if (!made) {
       bool file = made.error().code() == Code::kAlreadyExists;
       co_return fail(file ? Code::kNotDirectory : made.error().code(), made.error().message());
     }
-    SHOAL_CO_RETURN_IF_ERROR(co_await disk_io::sync_directory(world_.disk, with_parent(path)));
+    SHOAL_CO_RETURN_IF_ERROR(
+        co_await disk_io::sync_directory(world_.disk, layout_.path_of(parent_of(parent))));
   }
   co_return Status();
 }
@@ -393,7 +396,7 @@ Task<Result<ObjectInfo>> DirectoryOrigin::put_directory(std::string object, PutO
   if (!info) co_return fail(std::move(info).error());
   metrics_.writes.add();
   SHOAL_CO_RETURN_IF_ERROR(
-      co_await disk_io::sync_directory(world_.disk, with_parent(layout_.path_of(object))));
+      co_await disk_io::sync_directory(world_.disk, layout_.path_of(parent_of(object))));
   co_return std::move(info);
 }
 
@@ -424,7 +427,7 @@ Task<Status> DirectoryOrigin::remove(std::string object, Condition condition, Co
   co_await end_write(std::move(turn));
   SHOAL_CO_RETURN_IF_ERROR(std::move(removed));
   metrics_.writes.add();
-  co_return co_await disk_io::sync_directory(world_.disk, with_parent(layout_.path_of(object)));
+  co_return co_await disk_io::sync_directory(world_.disk, layout_.path_of(parent_of(object)));
 }
 
 Task<Status> DirectoryOrigin::remove_in_turn(std::string object, Condition condition) {
@@ -523,8 +526,8 @@ Task<Status> DirectoryOrigin::rename(std::string from, std::string to, Context c
   SHOAL_CO_RETURN_IF_ERROR(std::move(renamed));
   metrics_.writes.add();
   SHOAL_CO_RETURN_IF_ERROR(
-      co_await disk_io::sync_directory(world_.disk, with_parent(layout_.path_of(to))));
-  co_return co_await disk_io::sync_directory(world_.disk, with_parent(layout_.path_of(from)));
+      co_await disk_io::sync_directory(world_.disk, layout_.path_of(parent_of(to))));
+  co_return co_await disk_io::sync_directory(world_.disk, layout_.path_of(parent_of(from)));
 }
 
 Task<Status> DirectoryOrigin::rename_in_turn(std::string from, std::string to) {

@@ -17,8 +17,10 @@ namespace shoal {
 
 namespace {
 
-// Both servers say where they listen.
-constexpr std::string_view kListening = "127.0.0.1:";
+// What the servers say once they can be asked, and then where.
+constexpr std::string_view kAzuriteListens = "listens on http://";
+constexpr std::string_view kStubListens = "listening on ";
+constexpr std::string_view kAddress = "127.0.0.1:";
 
 // Removed when the program ends.
 struct Scratch {
@@ -49,16 +51,23 @@ Task<Status> create_container(World& world, std::string url) {
 
 Result<std::string> start_azurite(ChildProcess& child) {
   if (std::getenv("SHOAL_NO_AZURITE") != nullptr) {
-    return fail(Code::kUnavailable, "SHOAL_NO_AZURITE is set");
+    return fail(Code::kNotSupported, "SHOAL_NO_AZURITE is set");
   }
-  SHOAL_ASSIGN_OR_RETURN(std::string program, first_line_of(SHOAL_AZURITE_SCRIPT));
+  Result<std::string> program = first_line_of(SHOAL_AZURITE_SCRIPT);
+  if (!program) return fail(Code::kNotSupported, program.error().message());
   std::vector<std::string> arguments = {
-      program,    "--blobHost",        "127.0.0.1", "--blobPort", "0", "--inMemoryPersistence",
+      *program,   "--blobHost",        "127.0.0.1", "--blobPort", "0", "--inMemoryPersistence",
       "--silent", "--disableTelemetry"};
-  return child.start(arguments, kListening, std::chrono::seconds(40));
+  return child.start(arguments, kAzuriteListens, std::chrono::seconds(40));
 }
 
-Result<std::string> start_stub(ChildProcess& child) {
+// Every kind of passing trouble, in one request of eight.
+constexpr const char* kFaults =
+    R"({"retry_after_ms": 20, "slow_first_byte_ms": 100, "chance": {"busy": 0.02,
+        "server_error": 0.02, "reset_before": 0.02, "lost_reply": 0.02, "reset_in_body": 0.02,
+        "short_body": 0.02, "slow_first_byte": 0.01}})";
+
+Result<std::string> start_stub(ChildProcess& child, bool faulty) {
   const char* given = std::getenv("SHOAL_STUB_BINARY");
 #ifdef SHOAL_STUB_PATH
   std::string program = given != nullptr ? given : SHOAL_STUB_PATH;
@@ -66,22 +75,29 @@ Result<std::string> start_stub(ChildProcess& child) {
   std::string program = given != nullptr ? given : "";
 #endif
   if (program.empty() || !std::filesystem::exists(program)) {
-    return fail(Code::kUnavailable, "the stub server is not built; set SHOAL_STUB_BINARY");
+    return fail(Code::kNotSupported, "the stub server is not built; set SHOAL_STUB_BINARY");
   }
-  return child.start({program, "--port", "0"}, kListening, std::chrono::seconds(20));
+  std::vector<std::string> arguments = {program, "--port", "0"};
+  if (faulty) arguments.insert(arguments.end(), {"--faults", kFaults, "--seed", "1"});
+  return child.start(arguments, kStubListens, std::chrono::seconds(20));
 }
 
 Backend start(BackendKind kind, ChildProcess& child, const Scratch& scratch) {
-  if (kind == BackendKind::kDirectory) return {scratch.path, ""};
-  Result<std::string> line =
-      kind == BackendKind::kAzurite ? start_azurite(child) : start_stub(child);
-  if (!line) return {"", line.error().message()};
-  size_t port = line->find(kListening) + kListening.size();
+  if (kind == BackendKind::kDirectory) return {scratch.path, "", ""};
+  Result<std::string> line = kind == BackendKind::kAzurite
+                                 ? start_azurite(child)
+                                 : start_stub(child, kind == BackendKind::kFaultyStub);
+  if (!line) {
+    bool absent = line.error().code() == Code::kNotSupported;
+    return absent ? Backend{"", line.error().message(), ""}
+                  : Backend{"", "", line.error().message()};
+  }
+  size_t port = line->find(kAddress) + kAddress.size();
   std::string digits = line->substr(port, line->find_first_not_of("0123456789", port) - port);
   std::string url = fmt::format("http://127.0.0.1:{}/devstoreaccount1/conformance", digits);
   Status created = run_blocking(test_shard(), create_container(test_shard().world(), url));
-  if (!created) return {"", created.error().message()};
-  return {url, ""};
+  if (!created) return {"", "", created.error().message()};
+  return {url, "", ""};
 }
 
 }  // namespace
@@ -110,6 +126,7 @@ const Backend& backend(BackendKind kind) {
 void OriginConformance::SetUp() {
   const Backend& place = backend(GetParam());
   if (!place.skip_reason.empty()) GTEST_SKIP() << place.skip_reason;
+  ASSERT_EQ(place.failure, "");
   std::string test = testing::UnitTest::GetInstance()->current_test_info()->name();
   test = test.substr(0, test.find('/'));
   location_ = place.location + "/" + test;
@@ -136,8 +153,15 @@ bool OriginConformance::deviates(Deviation deviation) const {
   return false;
 }
 
+PutOptions OriginConformance::named(Condition condition, Metadata metadata) {
+  metadata[std::string(kWriteIdName)] = fmt::format("test-{}", ++write_ids_);
+  return {std::move(condition), std::move(metadata)};
+}
+
 ObjectInfo OriginConformance::put(const std::string& object, std::string_view text,
                                   PutOptions options) {
+  bool conditional = options.condition.kind != Condition::Kind::kNone;
+  if (conditional && options.metadata.empty()) options = named(std::move(options.condition));
   Result<ObjectInfo> info = run(origin_->put(object, as_bytes(text), std::move(options), {}));
   if (!info) {
     ADD_FAILURE() << object << ": " << info.error().to_string();

@@ -53,6 +53,11 @@ class OriginBlocks : public OriginConformance {
     Status status = run(stage_all(test_shard(), origin, object, blocks));
     ASSERT_TRUE(status) << status.error().to_string();
   }
+  Result<ObjectInfo> commit(Origin& origin, const std::string& object,
+                            std::vector<BlockInfo> blocks,
+                            Condition condition = Condition::none()) {
+    return run(origin.commit_blocks(object, std::move(blocks), named(std::move(condition)), {}));
+  }
   std::vector<std::string> staged_ids(const std::string& object) {
     Result<std::vector<BlockInfo>> blocks = run(origin_->staged_blocks(object, {}));
     if (!blocks) {
@@ -107,7 +112,7 @@ TEST_P(OriginBlocks, are_put_together_in_the_order_of_the_list) {
   std::vector<Block> blocks = cut("aaaabbbbccccdd", 4);
   stage(*origin_, "order", blocks);
   std::vector<BlockInfo> order = {blocks[2].info, blocks[0].info, blocks[3].info};
-  Result<ObjectInfo> info = run(origin_->commit_blocks("order", order, {}, {}));
+  Result<ObjectInfo> info = commit(*origin_, "order", order);
   ASSERT_TRUE(info) << info.error().to_string();
   EXPECT_EQ(get(*info), "ccccaaaadd");
 }
@@ -115,18 +120,18 @@ TEST_P(OriginBlocks, are_put_together_in_the_order_of_the_list) {
 TEST_P(OriginBlocks, that_are_missing_are_said) {
   std::vector<Block> blocks = cut("aaaabbbbcccc", 4);
   stage(*origin_, "partial", {blocks[0], blocks[2]});
-  Result<ObjectInfo> info = run(origin_->commit_blocks("partial", infos(blocks), {}, {}));
+  Result<ObjectInfo> info = commit(*origin_, "partial", infos(blocks));
   ASSERT_EQ(code_of(info), Code::kNotFound);
   EXPECT_NE(info.error().message().find("blocks"), std::string::npos) << info.error().message();
   EXPECT_EQ(code_of(run(origin_->head("partial", {}))), Code::kNotFound);
   // What was staged is still there; the rest is enough.
   EXPECT_EQ(staged_ids("partial").size(), 2u);
   stage(*origin_, "partial", {blocks[1]});
-  info = run(origin_->commit_blocks("partial", infos(blocks), {}, {}));
+  info = commit(*origin_, "partial", infos(blocks));
   ASSERT_TRUE(info) << info.error().to_string();
   EXPECT_EQ(get(*info), "aaaabbbbcccc");
   // The commit used them up, those it did not name too.
-  info = run(origin_->commit_blocks("elsewhere", infos(blocks), {}, {}));
+  info = commit(*origin_, "elsewhere", infos(blocks));
   EXPECT_EQ(code_of(info), Code::kNotFound);
 }
 
@@ -137,7 +142,7 @@ TEST_P(OriginBlocks, survive_their_writer) {
   origin_ = make();
   EXPECT_EQ(staged_ids("resume"), (std::vector<std::string>{blocks[0].info.id, blocks[1].info.id}));
   stage(*origin_, "resume", {blocks[2], blocks[3]});
-  Result<ObjectInfo> info = run(origin_->commit_blocks("resume", infos(blocks), {}, {}));
+  Result<ObjectInfo> info = commit(*origin_, "resume", infos(blocks));
   ASSERT_TRUE(info) << info.error().to_string();
   EXPECT_EQ(get(*info), text);
 }
@@ -152,7 +157,7 @@ TEST_P(OriginBlocks, of_several_nodes_make_one_object) {
   theirs.push_back(blocks[1]);  // one of them twice
   stage(*origin_, "joint", ours);
   stage(*other, "joint", theirs);
-  Result<ObjectInfo> info = run(origin_->commit_blocks("joint", infos(blocks), {}, {}));
+  Result<ObjectInfo> info = commit(*origin_, "joint", infos(blocks));
   ASSERT_TRUE(info) << info.error().to_string();
   EXPECT_EQ(get(*info), text);
 }
@@ -166,14 +171,13 @@ TEST_P(OriginBlocks, of_two_versions_never_mix) {
   stage(*origin_, "mixed", first);
   stage(*origin_, "mixed", second);
   stage(*other, "mixed", second);
-  Result<ObjectInfo> info = run(origin_->commit_blocks("mixed", infos(first), {}, {}));
+  Result<ObjectInfo> info = commit(*origin_, "mixed", infos(first));
   ASSERT_TRUE(info) << info.error().to_string();
   EXPECT_EQ(get(*info), one);
   // The losers' blocks are gone: they stage again.
-  EXPECT_EQ(code_of(run(other->commit_blocks("mixed", infos(second), {}, {}))), Code::kNotFound);
+  EXPECT_EQ(code_of(commit(*other, "mixed", infos(second))), Code::kNotFound);
   stage(*other, "mixed", second);
-  Result<ObjectInfo> later =
-      run(other->commit_blocks("mixed", infos(second), {Condition::match(info->etag), {}}, {}));
+  Result<ObjectInfo> later = commit(*other, "mixed", infos(second), Condition::match(info->etag));
   ASSERT_TRUE(later) << later.error().to_string();
   EXPECT_EQ(get(*later), two);
   EXPECT_EQ(code_of(get(*info)), Code::kStale);
@@ -192,14 +196,13 @@ TEST_P(OriginBlocks, are_committed_under_conditions) {
             Code::kConflict);
   EXPECT_EQ(get(old), "old");
   EXPECT_EQ(staged_ids("cond").size(), blocks.size()) << "a refused commit keeps the blocks";
-  PutOptions right{Condition::match(old.etag), {}};
-  Result<ObjectInfo> info = run(origin_->commit_blocks("cond", infos(blocks), right, {}));
+  Result<ObjectInfo> info = commit(*origin_, "cond", infos(blocks), Condition::match(old.etag));
   ASSERT_TRUE(info) << info.error().to_string();
   EXPECT_EQ(get(*info), "new content");
 }
 
 TEST_P(OriginBlocks, may_be_none) {
-  Result<ObjectInfo> info = run(origin_->commit_blocks("nothing", {}, {}, {}));
+  Result<ObjectInfo> info = commit(*origin_, "nothing", {});
   ASSERT_TRUE(info) << info.error().to_string();
   EXPECT_EQ(info->size, 0u);
   EXPECT_EQ(get(*info), "");
@@ -211,7 +214,7 @@ TEST_P(OriginBlocks, may_be_many) {
   ASSERT_EQ(blocks.size(), 1000u);
   stage(*origin_, "many", blocks);
   EXPECT_EQ(staged_ids("many").size(), 1000u);
-  Result<ObjectInfo> info = run(origin_->commit_blocks("many", infos(blocks), {}, {}));
+  Result<ObjectInfo> info = commit(*origin_, "many", infos(blocks));
   ASSERT_TRUE(info) << info.error().to_string();
   EXPECT_EQ(get(*info), text);
 }
@@ -226,6 +229,7 @@ TEST_P(OriginBlocks, refuse_nonsense) {
 INSTANTIATE_TEST_SUITE_P(directory, OriginBlocks, testing::Values(BackendKind::kDirectory));
 INSTANTIATE_TEST_SUITE_P(azurite, OriginBlocks, testing::Values(BackendKind::kAzurite));
 INSTANTIATE_TEST_SUITE_P(stub, OriginBlocks, testing::Values(BackendKind::kStub));
+INSTANTIATE_TEST_SUITE_P(faulty, OriginBlocks, testing::Values(BackendKind::kFaultyStub));
 
 }  // namespace
 }  // namespace shoal

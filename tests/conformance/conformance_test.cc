@@ -179,10 +179,10 @@ TEST_P(OriginConformance, copies) {
   EXPECT_EQ(get(*to), text);
   EXPECT_EQ(run(origin_->head("new/to", {}))->etag, to->etag);
   // Other metadata, onto something that exists.
-  PutOptions options{Condition::match(to->etag), {{"other", "w"}}};
+  PutOptions options = named(Condition::match(to->etag), {{"other", "w"}});
   Result<ObjectInfo> again = run(origin_->copy("from", from.etag, "new/to", options, {}));
   ASSERT_TRUE(again) << again.error().to_string();
-  EXPECT_EQ(again->metadata, (Metadata{{"other", "w"}}));
+  EXPECT_EQ(again->metadata, options.metadata);
 }
 
 TEST_P(OriginConformance, copies_only_what_was_meant) {
@@ -200,8 +200,8 @@ TEST_P(OriginConformance, copies_only_what_was_meant) {
 
 Task<Status> create(Origin& origin, int writer, int& won) {
   std::string text = std::to_string(writer);
-  Result<ObjectInfo> info =
-      co_await origin.put("race", as_bytes(text), {Condition::absent(), {}}, {});
+  Result<ObjectInfo> info = co_await origin.put(
+      "race", as_bytes(text), {Condition::absent(), {{"shoalwriteid", text}}}, {});
   if (info) ++won;
   if (!info && info.error().code() != Code::kAlreadyExists) co_return fail(info.error());
   co_return Status();
@@ -220,7 +220,7 @@ TEST_P(OriginConformance, lets_one_creator_win) {
   EXPECT_EQ(won, 1);
 }
 
-Task<Status> add_one(Origin& origin) {
+Task<Status> add_one(Origin& origin, int writer) {
   while (true) {
     Result<ObjectInfo> info = co_await origin.head("counter", {});
     if (!info) co_return fail(info.error());
@@ -230,7 +230,9 @@ Task<Status> add_one(Origin& origin) {
     if (!read && read.error().code() == Code::kStale) continue;
     if (!read) co_return read;
     text = std::to_string(std::stoi(text) + 1);
-    PutOptions options{Condition::match(info->etag), {}};
+    // Unique among the writers: the version it was made from, and who made it.
+    std::string id = info->etag + "-" + std::to_string(writer);
+    PutOptions options{Condition::match(info->etag), {{"shoalwriteid", id}}};
     Result<ObjectInfo> written = co_await origin.put("counter", as_bytes(text), options, {});
     if (written) co_return Status();
     if (written.error().code() != Code::kConflict) co_return fail(written.error());
@@ -238,7 +240,7 @@ Task<Status> add_one(Origin& origin) {
 }
 Task<Status> add_many(Executor& executor, Origin& a, Origin& b) {
   std::vector<Task<Status>> tasks;
-  for (int i = 0; i < 20; ++i) tasks.push_back(add_one(i % 2 ? a : b));
+  for (int i = 0; i < 20; ++i) tasks.push_back(add_one(i % 2 ? a : b, i));
   co_return co_await run_all(executor, std::move(tasks), 4);
 }
 
@@ -249,7 +251,15 @@ TEST_P(OriginConformance, loses_no_update) {
   ASSERT_TRUE(status) << status.error().to_string();
   Result<ObjectInfo> info = run(origin_->head("counter", {}));
   ASSERT_TRUE(info);
-  EXPECT_EQ(get(*info), "20");
+  Result<std::string> text = get(*info);
+  ASSERT_TRUE(text);
+  // A write whose answer was lost and that somebody else then replaced looks like a lost race: its
+  // writer adds once more. Nobody can tell; but none is lost.
+  if (deviates(Deviation::kHasFaults)) {
+    EXPECT_GE(std::stoi(*text), 20);
+  } else {
+    EXPECT_EQ(*text, "20");
+  }
 }
 
 Task<Status> head_too_late(Origin& origin, Executor& executor) {
@@ -279,7 +289,7 @@ TEST_P(OriginConformance, counts) {
   EXPECT_EQ(metrics.bytes_written.value(), 5u);
   EXPECT_EQ(metrics.reads.value(), 1u);
   EXPECT_EQ(metrics.bytes_read.value(), 5u);
-  EXPECT_EQ(metrics.errors.value(), 0u);
+  if (!deviates(Deviation::kHasFaults)) EXPECT_EQ(metrics.errors.value(), 0u);
 }
 
 std::string other_key() { return base64_encode(std::string(64, 'k')); }
@@ -315,6 +325,7 @@ TEST_P(OriginConformance, explains_bad_credentials_and_containers) {
 INSTANTIATE_TEST_SUITE_P(directory, OriginConformance, testing::Values(BackendKind::kDirectory));
 INSTANTIATE_TEST_SUITE_P(azurite, OriginConformance, testing::Values(BackendKind::kAzurite));
 INSTANTIATE_TEST_SUITE_P(stub, OriginConformance, testing::Values(BackendKind::kStub));
+INSTANTIATE_TEST_SUITE_P(faulty, OriginConformance, testing::Values(BackendKind::kFaultyStub));
 
 }  // namespace
 }  // namespace shoal

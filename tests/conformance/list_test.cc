@@ -196,6 +196,7 @@ TEST_P(OriginListing, mounts_prefixes) {
 INSTANTIATE_TEST_SUITE_P(directory, OriginListing, testing::Values(BackendKind::kDirectory));
 INSTANTIATE_TEST_SUITE_P(azurite, OriginListing, testing::Values(BackendKind::kAzurite));
 INSTANTIATE_TEST_SUITE_P(stub, OriginListing, testing::Values(BackendKind::kStub));
+INSTANTIATE_TEST_SUITE_P(faulty, OriginListing, testing::Values(BackendKind::kFaultyStub));
 
 }  // namespace
 }  // namespace shoal

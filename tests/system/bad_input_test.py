@@ -30,7 +30,7 @@ class BadInput(ShoalTest):
 
     def mount_arguments(self, origin, *flags):
         return ("mount", origin, self.mount, "--cache-dir", self.cache, "--foreground",
-                "--http", "127.0.0.1:0", "--origin-timeout", "3s", *flags)
+                "--origin-timeout", "3s", *flags)
 
     def test_wrong_key(self):
         stub = self.start_stub()
@@ -55,8 +55,8 @@ class BadInput(ShoalTest):
 
     def test_no_such_directory(self):
         self.refuse(*self.mount_arguments(self.origin + "/missing"), says="missing")
-        self.refuse(*self.mount_arguments("ftp://host/x"), says="ftp")
-        self.refuse(*self.mount_arguments("az://account"), says="container")
+        self.refuse(*self.mount_arguments("ftp://host/x"), says="ftp", code=2)
+        self.refuse(*self.mount_arguments("az://account"), says="container", code=2)
 
     def test_mountpoints(self):
         other = os.path.join(self.directory, "file")
@@ -105,8 +105,7 @@ class BadInput(ShoalTest):
                     config, says="ten", code=2)
         write("cache-size = \n")
         self.refuse(*self.mount_arguments(self.origin, "--config", config), says="shoal.toml", code=2)
-        self.refuse(*self.mount_arguments(self.origin, "--config", config + "x"), says=config + "x",
-                    code=2)
+        self.refuse(*self.mount_arguments(self.origin, "--config", config + "x"), says=config + "x")
         self.refuse("mount", says="ORIGIN", code=2)
         self.refuse("mount", self.origin, self.mount, "--frobnicate", says="frobnicate", code=2)
 
@@ -147,7 +146,7 @@ class BadInput(ShoalTest):
             os.stat(self.path(name))
         out = self.shoal("doctor", stub.url, env={**os.environ, "AZURE_STORAGE_KEY": STUB_KEY,
                                                   "AZURE_STORAGE_ACCOUNT": "devstoreaccount1"})
-        self.assertIn("a//b", out.stdout + out.stderr)
+        self.assertIn("5 cannot be shown as paths", out.stdout)
 
     def test_five_terabytes_read_at_the_end(self):
         stub = self.start_stub()
@@ -186,6 +185,7 @@ class BadInput(ShoalTest):
         stub = self.start_stub()
         stub.add("b", 64 * MIB, 9)
         self.start(origin=stub.url)
+        os.stat(self.path("b"))
         stub.faults(latency_ms=600000)
         reader = subprocess.Popen(["cat", self.path("b")], stdout=subprocess.DEVNULL,
                                   stderr=subprocess.PIPE)
@@ -237,6 +237,9 @@ class BadInput(ShoalTest):
 
     @unittest.skipIf(os.geteuid() != 0, "needs root to become somebody else")
     def test_ordinary_user(self):
+        mode = os.stat("/dev/fuse").st_mode & 0o777
+        os.chmod("/dev/fuse", 0o666)  # what every distribution's udev rules do
+        self.addCleanup(os.chmod, "/dev/fuse", mode)
         os.chmod(self.directory, 0o755)
         for path in (self.origin, self.mount):
             os.chown(path, 65534, 65534)

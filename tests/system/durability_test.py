@@ -24,13 +24,37 @@ def origin_content(origin):
     return found
 
 
+def version_of(content):
+    """The seed that pattern() wrote into the first block, for messages."""
+    for version in range(100_000):
+        if content[:64] == pattern(min(len(content), 64), version)[:64] or (
+                len(content) > 65_536 and content[:8] == (version * 1000003).to_bytes(8, "little")):
+            return version
+    return "unknown"
+
+
 class Durability(ShoalTest):
-    kills = int(os.environ.get("SHOAL_KILLS", "100"))
+    longMessage = False
+    kills = int(os.environ.get("TEST_KILLS", "100"))
+
+    def same(self, actual, expected, what="content"):
+        """assertEqual without printing megabytes."""
+        if actual != expected:
+            self.fail(f"{what}: {len(actual)} bytes {actual[:20]!r}, expected {len(expected)} "
+                      f"bytes {expected[:20]!r}")
+
+    def check(self, name, content, acknowledged, in_doubt, where):
+        allowed = [acknowledged[name], *in_doubt.get(name, [])]
+        if content in allowed:
+            return
+        known = {version_of(c): len(c) for c in allowed}
+        self.fail(f"{where}: {name} has {len(content)} bytes of version {version_of(content)}, "
+                  f"allowed are {known} (version: bytes)\n{self.daemon.log()}")
 
     def test_kill_at_random_moments(self):
         """kill -9 while three writers write, rewrite and rename; nothing acknowledged is lost."""
-        seed = int(os.environ.get("SHOAL_SEED", time.time_ns() % 1_000_000))
-        print(f"seed {seed} (SHOAL_SEED={seed} repeats it)")
+        seed = int(os.environ.get("TEST_SEED", time.time_ns() % 1_000_000))
+        print(f"seed {seed} (TEST_SEED={seed} repeats it)")
         choose = random.Random(seed)
         acknowledged = {}  # name -> content of the last close that returned
         in_doubt = {}      # name -> contents that an interrupted rewrite may have left
@@ -39,8 +63,7 @@ class Durability(ShoalTest):
             daemon = self.start("--upload-delay", choose.choice(["0s", "20ms", "500ms"]))
             for name in list(acknowledged):
                 content = self.read(name)
-                self.assertIn(content, [acknowledged[name], *in_doubt.get(name, [])],
-                              f"seed {seed}, kill {kill}: {name}")
+                self.check(name, content, acknowledged, in_doubt, f"seed {seed}, kill {kill}")
                 acknowledged[name] = content
             in_doubt.clear()
             stop = threading.Event()
@@ -83,12 +106,12 @@ class Durability(ShoalTest):
             daemon.kill()
         self.start("--upload-delay", "0s")
         for name, content in acknowledged.items():
-            self.assertIn(self.read(name), [content, *in_doubt.get(name, [])], name)
+            self.check(name, self.read(name), acknowledged, in_doubt, f"seed {seed}, end")
         expected = {name: self.read(name) for name in acknowledged}
         self.daemon.sync()
         there = origin_content(self.origin)
         for name, content in expected.items():
-            self.assertEqual(there[name], content, name)
+            self.assertTrue(there[name] == content, name)
         self.assertFalse([n for n in there if "conflict" in n], "no foreign writer, no conflict")
 
     def test_restart_reads_nothing_again(self):
@@ -99,17 +122,17 @@ class Durability(ShoalTest):
                 file.write(data)
         self.start()
         for name, data in content.items():
-            self.assertEqual(self.read(name), data)
+            self.same(self.read(name), data)
         before = self.daemon.status()["origin"]["bytes_read"]
         self.assertEqual(before, sum(map(len, content.values())))
         for name, data in content.items():
-            self.assertEqual(self.read(name), data)
+            self.same(self.read(name), data)
         self.assertEqual(self.daemon.status()["origin"]["bytes_read"], before)
         for how in ("stop", "kill"):
             getattr(self.daemon, how)()
             self.start()
             for name, data in content.items():
-                self.assertEqual(self.read(name), data)
+                self.same(self.read(name), data)
             self.assertEqual(self.daemon.status()["origin"]["bytes_read"], 0, how)
 
     def test_upload_resumes_without_sending_again(self):
@@ -126,14 +149,14 @@ class Durability(ShoalTest):
         self.daemon.sync()
         resent = stub.stats()["bytes_in"] - sent
         self.assertLess(resent, len(content) - 2 * 8 * MIB, "blocks that were there went up again")
-        self.assertEqual(self.read("big"), content)
+        self.same(self.read("big"), content)
         self.assertEqual(self.daemon.status()["dirty"]["objects"], 0)
 
     def test_conflict_keeps_both(self):
         stub_free_origin = self.origin
         self.write_origin("f", b"first")
         self.start("--upload-delay", "300ms", "--attr-ttl", "0s")
-        self.assertEqual(self.read("f"), b"first")
+        self.same(self.read("f"), b"first")
         self.write("f", b"mine")
         self.write_origin("f", b"theirs, longer")
         self.daemon.sync()
@@ -141,8 +164,8 @@ class Durability(ShoalTest):
         self.assertEqual(there.pop("f"), b"theirs, longer")
         self.assertEqual(list(there.values()), [b"mine"])
         self.assertIn("conflict", list(there)[0])
-        self.assertEqual(self.read("f"), b"theirs, longer")
-        self.assertEqual(self.read(list(there)[0]), b"mine")
+        self.same(self.read("f"), b"theirs, longer")
+        self.same(self.read(list(there)[0]), b"mine")
         self.assertIn("changed in the origin by somebody else", self.daemon.log())
 
     def write_origin(self, name, content):
@@ -156,11 +179,11 @@ class Durability(ShoalTest):
         for size in (10, 300_000, 9 * MIB):
             content = pattern(size, size)
             self.write("f", content)
-            self.assertEqual(origin_content(self.origin)["f"], content)
+            self.same(origin_content(self.origin)["f"], content)
         fd = os.open(self.path("g"), os.O_CREAT | os.O_WRONLY)
         os.write(fd, b"synced")
         os.fsync(fd)
-        self.assertEqual(origin_content(self.origin)["g"], b"synced")
+        self.same(origin_content(self.origin)["g"], b"synced")
         os.close(fd)
 
     def test_fsync_without_close_survives_a_kill(self):
@@ -178,9 +201,9 @@ class Durability(ShoalTest):
                 pass
             self.daemon.kill()
             self.start()
-            self.assertEqual(self.read("f"), content)
+            self.same(self.read("f"), content)
             self.daemon.sync()
-            self.assertEqual(origin_content(self.origin)["f"], content)
+            self.same(origin_content(self.origin)["f"], content)
             self.daemon.stop()
 
     def test_interrupted_rewrite_leaves_the_old(self):
@@ -198,7 +221,7 @@ class Durability(ShoalTest):
                 pass
             self.daemon.kill()
             self.start()
-            self.assertEqual(self.read("f"), old)
+            self.same(self.read("f"), old)
             os.unlink(self.path("f"))
             self.daemon.stop()
 
@@ -210,10 +233,10 @@ class Durability(ShoalTest):
         content = pattern(MIB, 2)
         self.write("warm", content)
         self.daemon.sync()
-        self.assertEqual(self.read("warm"), content)
+        self.same(self.read("warm"), content)
         self.assertTrue(os.path.exists(self.path("cold")))
         stub.pause()
-        self.assertEqual(self.read("warm"), content)
+        self.same(self.read("warm"), content)
         begun = time.monotonic()
         with self.assertRaises(OSError) as caught:
             self.read("cold")
@@ -238,15 +261,15 @@ class Durability(ShoalTest):
         stub.faults()
         self.daemon.sync()
         for name, seed in written.items():
-            self.assertEqual(self.read(name), pattern(8 * MIB, seed))
+            self.same(self.read(name), pattern(8 * MIB, seed))
 
     def test_file_larger_than_the_cache(self):
         content = os.urandom(MIB) * 200
         with open(os.path.join(self.origin, "large"), "wb") as file:
             file.write(content)
         self.start("--cache-size", "96MiB")
-        self.assertEqual(self.read("large"), content)
-        self.assertEqual(self.read("large"), content)
+        self.same(self.read("large"), content)
+        self.same(self.read("large"), content)
         files = self.daemon.status()["files"]
         self.assertLessEqual(files["bytes"], files["capacity"])
 
@@ -258,8 +281,8 @@ class Durability(ShoalTest):
         with open(os.path.join(self.origin, "s"), "wb") as file:
             file.write(small)
         self.start()
-        self.assertEqual(self.read("f"), content)
-        self.assertEqual(self.read("s"), small)
+        self.same(self.read("f"), content)
+        self.same(self.read("s"), small)
         self.daemon.kill()
         hit = 0
         for directory, _, files in os.walk(self.cache):
@@ -274,22 +297,22 @@ class Durability(ShoalTest):
                             hit += 1
         self.assertGreater(hit, 50)
         self.start()
-        self.assertEqual(self.read("f"), content)
-        self.assertEqual(self.read("s"), small)
+        self.same(self.read("f"), content)
+        self.same(self.read("s"), small)
 
     def test_truncated_index_loses_only_clean_data(self):
         content = pattern(2 * MIB, 1)
         with open(os.path.join(self.origin, "f"), "wb") as file:
             file.write(content)
         self.start("--upload-delay", "10m")
-        self.assertEqual(self.read("f"), content)
+        self.same(self.read("f"), content)
         self.daemon.kill()
         for directory, _, files in os.walk(self.cache):
             for name in files:
                 if name.endswith(".meta"):
                     os.truncate(os.path.join(directory, name), 100)
         self.start()
-        self.assertEqual(self.read("f"), content)
+        self.same(self.read("f"), content)
 
     def test_two_daemons_on_one_cache(self):
         self.start()
@@ -297,7 +320,7 @@ class Durability(ShoalTest):
         os.mkdir(other)
         out = self.shoal("mount", self.origin, other, "--cache-dir", self.cache, "--foreground")
         self.assertEqual(out.returncode, 1)
-        self.assertIn("uses this cache directory", out.stderr)
+        self.assertIn("another shoal daemon uses the cache directory", out.stderr)
 
     def test_concurrent_readers_fetch_once(self):
         stub = self.start_stub("--latency-ms", "30")

@@ -17,7 +17,7 @@ import time
 import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-SHOAL = os.environ.get("SHOAL_BINARY", os.path.join(ROOT, "build/release/shoal"))
+SHOAL = os.environ.get("TEST_SHOAL", os.path.join(ROOT, "build/release/shoal"))
 STUB_ACCOUNT = "devstoreaccount1"
 SAS = "sv=2022-11-02&sr=c&sp=rwdl&se=2040-01-01T00%3A00%3A00Z&sig=c2VjcmV0c2lnbmF0dXJlCg%3D%3D"
 # The published key of every storage emulator, not a secret.
@@ -120,7 +120,7 @@ class Daemon:
         log_file = open(self.log_path, "ab")
         self.process = subprocess.Popen(
             [SHOAL, "mount", origin, mountpoint, "--cache-dir", cache, "--foreground",
-             "--cache-size", "2GiB", "--http", "127.0.0.1:0", *flags],
+             *([] if "--cache-size" in flags else ["--cache-size", "2GiB"]), *flags],
             stdout=log_file, stderr=log_file, env=environment, user=user,
             group=user and user)
         log_file.close()
@@ -175,7 +175,7 @@ class ShoalTest(unittest.TestCase):
     def setUp(self):
         if not os.path.exists(SHOAL):
             self.fail(f"{SHOAL} is not built")
-        self.directory = tempfile.mkdtemp(prefix="shoal-test-", dir=os.environ.get("SHOAL_TEST_DIR"))
+        self.directory = tempfile.mkdtemp(prefix="shoal-test-", dir=os.environ.get("TEST_DIRECTORY"))
         self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
         self.origin = os.path.join(self.directory, "origin")
         self.cache = os.path.join(self.directory, "cache")
