@@ -202,9 +202,10 @@ Task<Status> StoreImpl::claim() {
                             co_await disk_io::list(disk, options_.directory));
   bool marked = std::ranges::any_of(entries, [](const auto& e) { return e.name == kMarkerName; });
   for (const DirectoryEntry& entry : entries) {
-    std::string half_written = std::string(kMarkerName) + ".new";
-    if (marked || entry.name == kLockName || entry.name == half_written ||
-        entry.name == "lost+found") {
+    // A crash may have cut short the first start, before the marker was there.
+    bool half_written = entry.name == std::string(kMarkerName) + ".new" ||
+                        entry.name == kStateName || entry.name == std::string(kStateName) + ".new";
+    if (marked || entry.name == kLockName || half_written || entry.name == "lost+found") {
       continue;
     }
     co_return fail(Code::kInvalidArgument,

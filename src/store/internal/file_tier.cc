@@ -462,6 +462,8 @@ Task<Status> FileTier::commit_staged(FileRef user, std::string etag) {
     header.etag = etag;
     SHOAL_CO_RETURN_IF_ERROR(co_await file->write_header(std::move(header)));
     file->commit_unsynced_ = true;
+    // Durable, so that a crash cannot bring back a version that was replaced or removed since.
+    SHOAL_CO_RETURN_IF_ERROR(co_await file->ensure_commit_durable());
   }
   if (clean_.contains(ByName::Key(file->record_->object, etag))) {
     co_await discard(*clean_.find(ByName::Key(file->record_->object, etag)));

@@ -315,6 +315,7 @@ Task<Status> SmallTier::commit(Hash128 write_id, std::string etag) {
   auto item = std::make_shared<Append>();
   item->header.kind = RecordKind::kDrop;
   item->header.key = write_id;
+  item->durable = true;  // else a crash brings back what was replaced or removed since
   co_return co_await append(item);
 }
 
