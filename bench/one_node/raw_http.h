@@ -49,7 +49,7 @@ struct Download {
   uint64_t size = 0;
   unsigned connections = 16;
   uint64_t range_bytes = 8 * kMiB;
-  std::string file = {};  // empty: to memory
+  std::string file = {};              // empty: to memory
   std::optional<uint64_t> seed = {};  // samples of the bytes are compared with the synthetic ones
 };
 // A plain parallel download, as a copy tool does it: every connection takes the next range. Answers

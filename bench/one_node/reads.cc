@@ -65,9 +65,9 @@ Status make_warm(const Bench& bench, Mount& mount, const std::string& name) {
 
 // Whether the kernel reads the file by itself: then the daemon sees nothing of a read.
 Result<bool> is_passed_through(Mount& mount, const std::string& name) {
-  SHOAL_ASSIGN_OR_RETURN(double before, mount.number("read.bytes"));
+  SHOAL_ASSIGN_OR_RETURN(double before, mount.metric("shoal_mount_read_bytes_total"));
   SHOAL_RETURN_IF_ERROR(read_once(mount / name, 16 * kMiB, kWarmSeed));
-  SHOAL_ASSIGN_OR_RETURN(double after, mount.number("read.bytes"));
+  SHOAL_ASSIGN_OR_RETURN(double after, mount.metric("shoal_mount_read_bytes_total"));
   return before == after;
 }
 
@@ -101,7 +101,7 @@ Status run_warm(Bench& bench) {
   SHOAL_RETURN_IF_ERROR(verify_file(native, bench.settings.size, kWarmSeed));
   SHOAL_ASSIGN_OR_RETURN(auto mount, bench.mount({.cache = "cache-warm"}));
   SHOAL_RETURN_IF_ERROR(make_warm(bench, *mount, "warm"));
-  SHOAL_ASSIGN_OR_RETURN(std::string mode, mount->mode());
+  SHOAL_ASSIGN_OR_RETURN(std::string mode, mount->fact("mode"));
   SHOAL_ASSIGN_OR_RETURN(bool passed, is_passed_through(*mount, "warm"));
   bench.fact("mode", mode);
   bench.fact("warm_reads", passed ? "by the kernel alone (passthrough)" : "through the daemon");

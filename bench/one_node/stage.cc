@@ -217,9 +217,8 @@ Result<std::unique_ptr<Mount>> Mount::start(const std::string& shoal, const Work
   std::error_code error;
   fs::create_directories(point, error);
   std::unique_ptr<Mount> mount(new Mount(shoal, point, work / "shoal.log"));
-  std::vector<std::string> argv = {
-      shoal, "mount",       stub.url(),          point,   "--foreground", "--http",
-      "off", "--cache-dir", work / choice.cache, "--ack", choice.ack};
+  std::vector<std::string> argv = {shoal, "mount", stub.url(), point, "--foreground"};
+  argv.insert(argv.end(), {"--cache-dir", work / choice.cache, "--ack", choice.ack});
   if (!choice.passthrough) argv.push_back("--no-passthrough");
   if (!choice.memory.empty()) argv.insert(argv.end(), {"--memory", choice.memory});
   if (!choice.cache_size.empty()) argv.insert(argv.end(), {"--cache-size", choice.cache_size});
@@ -282,13 +281,28 @@ Result<double> Mount::settled_number(const std::string& where) const {
   return last;
 }
 
-Result<std::string> Mount::mode() const {
+Result<std::string> Mount::fact(const std::string& name) const {
   SHOAL_ASSIGN_OR_RETURN(Json json, status());
-  std::string self = json.value("self", "");
-  if (json.contains("mode")) return json.value("mode", "");
-  auto nodes = json.find("nodes");
-  if (nodes == json.end() || !nodes->contains(self)) return std::string("?");
-  return (*nodes)[self].value("mode", "?");
+  auto facts = json.find("shoal");
+  if (facts == json.end() || !facts->is_object()) {
+    return fail(Code::kNotFound, "shoal status says nothing about its node");
+  }
+  return facts->value(name, std::string());
+}
+
+Result<double> Mount::metric(const std::string& name) const {
+  SHOAL_ASSIGN_OR_RETURN(std::string http, fact("http"));
+  size_t colon = http.rfind(':');
+  if (colon == std::string::npos) return fail(Code::kNotFound, "the node has no http port");
+  SHOAL_ASSIGN_OR_RETURN(
+      RawHttp client,
+      RawHttp::connect(static_cast<uint16_t>(std::strtoul(http.c_str() + colon + 1, nullptr, 10))));
+  SHOAL_ASSIGN_OR_RETURN(std::string text, client.call("GET", "/metrics"));
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with(name + " ")) return std::strtod(line.c_str() + name.size(), nullptr);
+  }
+  return fail(Code::kNotFound, "the node has no metric " + name);
 }
 
 Status Mount::command(const std::vector<std::string>& words) const {

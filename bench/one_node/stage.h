@@ -86,7 +86,10 @@ class Mount {
   Result<double> number(const std::string& where) const;
   // The same, once it no longer changes (prefetch goes on after the read that asked for it).
   Result<double> settled_number(const std::string& where) const;
-  Result<std::string> mode() const;
+  // What the node says about itself: "mode", "http".
+  Result<std::string> fact(const std::string& name) const;
+  // A counter of /metrics.
+  Result<double> metric(const std::string& name) const;
   Status sync();
   Status warm(const std::string& name);
   Status evict(const std::string& name);
