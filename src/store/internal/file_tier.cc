@@ -13,6 +13,7 @@ namespace {
 constexpr uint64_t kSpaceCheckBytes = 64 * kMiB;
 constexpr Duration kSpaceCheckInterval = std::chrono::seconds(2);
 constexpr size_t kCloseParallel = 16;
+constexpr size_t kCloseBatch = 1024;
 
 Task<void> settle_later(std::shared_ptr<File> file, Task<void> work) {
   co_await work;
@@ -530,24 +531,35 @@ void FileTier::add_stats(StoreStats& stats) const {
 
 // --- the end ---
 
+// Whether close() has something to write about it.
+bool FileTier::unvouched(const File& file) const {
+  if (file.loaded_ || file.data_unsynced_) return true;
+  bool checked = std::ranges::all_of(
+      file.chunks_, [](const ChunkState& chunk) { return chunk.present == 0 || chunk.vouched; });
+  return checked && file.present_ > 0 && file.vouched_at_ <= options_.unclean_through;
+}
+
 Task<Status> FileTier::close_one(std::shared_ptr<File> file) {
-  bool vouched = std::ranges::all_of(
-      file->chunks_, [](const ChunkState& chunk) { return chunk.present == 0 || chunk.vouched; });
-  bool stale_vouch = file->vouched_at_ <= options_.unclean_through;
-  if (file->loaded_ || file->data_unsynced_ || (vouched && stale_vouch && file->present_ > 0)) {
-    SHOAL_CO_RETURN_IF_ERROR(co_await file->load());
-    SHOAL_CO_RETURN_IF_ERROR(co_await file->vouch_on_disk(options_.generation));
-  }
+  SHOAL_CO_RETURN_IF_ERROR(co_await file->load());
+  SHOAL_CO_RETURN_IF_ERROR(co_await file->vouch_on_disk(options_.generation));
+  file->unload();
   co_return co_await file->close_files();
 }
 
 Task<Status> FileTier::close() {
-  closing_ = true;
   co_await gate_.close();
   alive_.reset();
+  Status status;
   std::vector<Task<Status>> tasks;
-  for (const auto& file : clean_) tasks.push_back(close_one(file));
-  Status status = co_await run_all(world_.executor, std::move(tasks), kCloseParallel);
+  for (const auto& file : clean_) {
+    if (!unvouched(*file)) continue;
+    tasks.push_back(close_one(file));
+    if (tasks.size() < kCloseBatch) continue;
+    Status batch = co_await run_all(world_.executor, std::exchange(tasks, {}), kCloseParallel);
+    if (status) status = std::move(batch);
+  }
+  Status batch = co_await run_all(world_.executor, std::move(tasks), kCloseParallel);
+  if (status) status = std::move(batch);
   for (const auto& [id, file] : staged_) {
     if (file->in_use()) log_.warning("{}: still open while the store closes", file->object_);
     Status closed = co_await file->close_files();
