@@ -65,12 +65,12 @@ std::vector<std::string> Client::paths(uint32_t index, uint32_t files) {
 }
 
 void Client::failed(const std::string& path, const std::string& what) {
-  ground_.findings.failed(
-      fmt::format("[{:.3f} s] {}: {}", to_seconds(session_.executor.now().time_since_epoch()), path,
-                  what));
+  ground_.findings.failed(fmt::format(
+      "[{:.3f} s] {}: {}", to_seconds(session_.executor.now().time_since_epoch()), path, what));
 }
 
 void Client::tolerate(const Error& error, const std::string& what) {
+  trace("{}: {}", what, error.to_string());
   ground_.findings.count(fmt::format("error.{}", code_name(error.code())));
   if (!may_fail_so(ground_, error)) failed(what, error.to_string());
 }
@@ -121,6 +121,7 @@ Task<void> Client::observe(std::string path) {
     bool absent = !bytes && (bytes.error().code() == Code::kNotFound ||
                              bytes.error().code() == Code::kNotDirectory);
     if ((bytes || absent) && session_.stale_served.value() == stale) {
+      trace("found {}: {}", path, bytes ? std::to_string(bytes->size()) : "absent");
       auto wrong = model_.observe(path, bytes ? &*bytes : nullptr);
       if (wrong) failed(path, fmt::format("found after a crash or an error: {}", *wrong));
       co_return;
@@ -182,6 +183,7 @@ Task<void> Client::unlink(std::string path) {
   Slot& slot = model_.slot(path);
   bool there = slot.now != nullptr;
   if (there) model_.begin_remove(path);
+  trace("unlink {}", path);
   Status status = co_await kernel_.unlink(path, context());
   if (status) {
     if (!there) failed(path, "unlink of an absent file succeeded");
@@ -201,8 +203,8 @@ Task<void> Client::rename(std::string from, std::string to) {
   bool refused = no_replace && target != nullptr;
   if (!refused) model_.begin_rename(from, to);
   ground_.findings.count("renames");
-  Status status =
-      co_await kernel_.rename(from, to, no_replace ? RENAME_NOREPLACE : 0, context());
+  trace("rename {} {}", from, to);
+  Status status = co_await kernel_.rename(from, to, no_replace ? RENAME_NOREPLACE : 0, context());
   if (refused) {
     if (status) failed(to, "RENAME_NOREPLACE replaced it");
     if (!status && status.error().code() != Code::kAlreadyExists) {
@@ -237,6 +239,7 @@ Task<void> Client::rename_directory() {
     ground_.directories[from].doubt = true;
     ground_.directories[to].doubt = true;
   }
+  trace("rename directory {} {}", from, to);
   Status status = co_await kernel_.rename(from, to, 0, context());
   if (!target_empty) {
     if (status) failed(to, "a directory that is not empty was replaced");
@@ -272,6 +275,7 @@ Task<void> Client::make_or_remove_directory() {
   }
   bool remove = directory.exists;
   bool before = directory.exists;
+  trace("{} {}", remove ? "rmdir" : "mkdir", path);
   directory.doubt = !remove || empty;
   Status status;
   if (remove) {
@@ -304,6 +308,7 @@ Task<void> Client::list(std::string directory) {
       if (ground_.directories[below].exists) expected.insert(std::string(leaf_of(below)));
     }
   }
+  trace("list {}", directory);
   uint64_t stale = session_.stale_served.value();
   auto names = co_await kernel_.list(directory, random_.chance(0.5), context());
   if (!names) {
@@ -320,6 +325,7 @@ Task<void> Client::list(std::string directory) {
 }
 
 Task<void> Client::tell_node(std::string path) {
+  trace("tell {}", path);
   Node& node = session_.node;
   switch (random_.below(4)) {
     case 0: {

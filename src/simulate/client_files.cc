@@ -55,6 +55,7 @@ Task<bool> Client::open_for_session(std::string path, uint32_t flags, OpenFile* 
   *file = existed ? slot.now : model_.new_file();
   if (!existed) model_.begin_create(path, *file);
   if (discard) model_.begin_discard(**file);
+  trace("open {} {:#o}", path, flags);
   auto opened = co_await kernel_.open(path, flags, context());
   if (opened) {
     if (!existed) model_.created(path, *file);
@@ -140,6 +141,7 @@ Task<void> Client::write_some(OpenFile& open, File& file, bool append) {
   fill_content(patch.id, offset, bytes.span());
   model_.begin_change(file, patch);
   ground_.findings.count("bytes_written", length);
+  trace("write #{} at {} + {}, was {}", file.number, offset, length, size);
   auto written = co_await kernel_.fs.write(open.handle, offset, bytes.span(), context());
   if (!written) {
     model_.change_failed(file, patch);
@@ -156,6 +158,7 @@ Task<void> Client::change_size(OpenFile& open, File& file) {
   change.handle = open.handle;
   Patch patch{0, 0, kZeros, *change.size};
   model_.begin_change(file, patch);
+  trace("ftruncate #{} {}", file.number, *change.size);
   auto changed = co_await kernel_.fs.set_attributes(open.walk.inode(), change, {}, context());
   if (!changed) {
     model_.change_failed(file, patch);
@@ -183,6 +186,7 @@ Task<void> Client::allocate_some(OpenFile& open, File& file) {
     patch.length = std::min(range.length, patch.size_after - range.offset);
   }
   model_.begin_change(file, patch);
+  trace("fallocate #{} mode {} at {} + {}", file.number, mode, range.offset, range.length);
   Status status = co_await kernel_.fs.allocate(open.handle, mode, range, context());
   if (!status) {
     model_.change_failed(file, patch);
@@ -201,9 +205,8 @@ Task<void> Client::read_some(OpenFile& open, File& file, const std::string& path
     tolerate(count.error(), "read " + path);
     co_return;
   }
-  uint64_t there = offset >= file.live.size()
-                       ? 0
-                       : std::min<uint64_t>(buffer.size(), file.live.size() - offset);
+  uint64_t there =
+      offset >= file.live.size() ? 0 : std::min<uint64_t>(buffer.size(), file.live.size() - offset);
   if (*count != there) {
     failed(path, fmt::format("read at {} gave {} bytes, expected {}", offset, *count, there));
   } else if (as_text(buffer.span().first(there)) !=
@@ -259,12 +262,14 @@ Task<void> Client::settle(OpenFile& open, File& file, const std::string& path) {
 Task<void> Client::seal(OpenFile& open, FilePtr file, const std::string& path, bool close) {
   bool named = model_.slot(path).now == file;
   model_.begin_seal(*file);
+  trace("{} {} #{}", close ? "flush" : "fsync", path, file->number);
   Status status = close ? co_await kernel_.fs.flush(open.handle, context())
                         : co_await kernel_.fs.sync(open.handle, false, context());
   if (!status) {
     tolerate(status.error(), (close ? "close " : "fsync ") + path);
     co_return;
   }
+  trace("acknowledged #{}", file->number);
   ground_.findings.count("acknowledged");
   model_.sealed(named ? path : "", file);
   if (!named || ground_.plan.node.ack != AckLevel::kDurable) co_return;
@@ -292,8 +297,8 @@ Task<void> Client::close(OpenFile open, FilePtr file, std::string path) {
   // The kernel releases after close(2) has returned.
   Duration delay = milliseconds(random_.below(50));
   if (random_.chance(0.3)) {
-    bool spawned = session_.gate.spawn(
-        release_late(&kernel_, &session_.executor, std::move(open), delay));
+    bool spawned =
+        session_.gate.spawn(release_late(&kernel_, &session_.executor, std::move(open), delay));
     SHOAL_ASSERT(spawned);
     co_return;
   }
@@ -335,6 +340,7 @@ Task<void> Client::truncate_path(std::string path) {
   model_.begin_change(*file, patch);
   model_.allow(after);
   file->durable.push_back({after, {}, true});
+  trace("truncate {} {}", path, *change.size);
   auto changed = co_await kernel_.set_attributes(path, change, context());
   if (changed) {
     model_.changed(*file, patch);
@@ -351,6 +357,7 @@ Task<void> Client::change_attributes(std::string path) {
   SetAttributes change;
   change.mode = 0400 | static_cast<uint32_t>(random_.below(0400));
   if (random_.chance(0.5)) change.modified = WallTime(seconds(1'700'000'000 + random_.below(1000)));
+  trace("chmod {}", path);
   auto changed = co_await kernel_.set_attributes(path, change, context());
   if (!changed) {
     tolerate(changed.error(), "chmod " + path);
@@ -370,8 +377,7 @@ Task<void> Client::change_attributes(std::string path) {
                              file->live.size()));
   }
   std::string value = fmt::format("v{}", random_.below(1000));
-  Status set =
-      co_await kernel_.fs.set_xattr(there->inode(), "user.sim", value, 0, context());
+  Status set = co_await kernel_.fs.set_xattr(there->inode(), "user.sim", value, 0, context());
   if (!set) {
     if (set.error().code() == Code::kStale) co_return;  // the walk is old by now
     tolerate(set.error(), "setxattr " + path);

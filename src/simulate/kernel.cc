@@ -79,9 +79,9 @@ Task<Status> Kernel::unlink(std::string path, Context context) {
 
 Task<Status> Kernel::make_directory(std::string path, Context context) {
   SHOAL_CO_ASSIGN_OR_RETURN(Walk parent, co_await walk(std::string(parent_of(path)), context));
-  SHOAL_CO_ASSIGN_OR_RETURN(Entry made,
-                            co_await fs.make_directory(parent.inode(), std::string(leaf_of(path)),
-                                                       0755, kCaller, context));
+  SHOAL_CO_ASSIGN_OR_RETURN(
+      Entry made, co_await fs.make_directory(parent.inode(), std::string(leaf_of(path)), 0755,
+                                             kCaller, context));
   parent.hold(made);
   co_return Status();
 }

@@ -67,8 +67,7 @@ std::optional<std::string> mismatch(const std::string& base, const std::vector<P
     if (i < base.size() && found[i] == base[i]) continue;
     bool allowed = false;
     for (const Patch& patch : patches) {
-      if (i >= patch.offset && i < patch.offset + patch.length &&
-          byte == byte_of(patch.id, i)) {
+      if (i >= patch.offset && i < patch.offset + patch.length && byte == byte_of(patch.id, i)) {
         allowed = true;
         break;
       }
@@ -76,9 +75,10 @@ std::optional<std::string> mismatch(const std::string& base, const std::vector<P
       if (byte == std::byte{0} && (i >= patch.size_after || i >= base.size())) allowed = true;
     }
     if (!allowed) {
-      return fmt::format("byte {} of {}: found {:#04x}, which neither the acknowledged version nor "
-                         "any of {} later changes put there",
-                         i, found.size(), static_cast<unsigned>(byte), patches.size());
+      return fmt::format(
+          "byte {} of {}: found {:#04x}, which neither the acknowledged version nor "
+          "any of {} later changes put there",
+          i, found.size(), static_cast<unsigned>(byte), patches.size());
     }
   }
   return std::nullopt;

@@ -37,16 +37,16 @@ struct Candidate {
 
 struct File {
   uint64_t number = 0;
-  std::string live;            // what a read answers now
-  bool known = true;           // false: `doubt` may or may not be in `live`
-  bool lost = false;           // a crash came: only what is durable counts
-  std::vector<Patch> doubt;    // failed changes
+  std::string live;          // what a read answers now
+  bool known = true;         // false: `doubt` may or may not be in `live`
+  bool lost = false;         // a crash came: only what is durable counts
+  std::vector<Patch> doubt;  // failed changes
   std::vector<Candidate> durable;
-  bool may_vanish = true;      // nothing of it was ever acknowledged
-  bool in_files_tier = false;  // changes happen in place, so a crash may leave some of them
-  bool foreign = false;        // changed behind our back: only its own checks apply
-  uint64_t changes = 0;        // readers look whether it moved under them
-  uint32_t changing = 0;       // changes in flight
+  bool may_vanish = true;        // nothing of it was ever acknowledged
+  bool in_files_tier = false;    // changes happen in place, so a crash may leave some of them
+  bool foreign = false;          // changed behind our back: only its own checks apply
+  uint64_t changes = 0;          // readers look whether it moved under them
+  uint32_t changing = 0;         // changes in flight
   std::optional<uint32_t> mode;  // permission bits, if known
 };
 using FilePtr = std::shared_ptr<File>;  // shared by slots and open handles
@@ -55,7 +55,7 @@ struct Slot {
   FilePtr now;                    // null: absent, or not yet observed since the crash
   std::vector<FilePtr> possible;  // after a crash; a null stands for absence
   bool observed = true;
-  std::optional<Hash128> seen;    // what observe() was told last, for the pledges
+  std::optional<Hash128> seen;  // what observe() was told last, for the pledges
 };
 
 class Model {

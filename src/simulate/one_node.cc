@@ -24,6 +24,7 @@ constexpr uint32_t kForeignObjects = 4;
 constexpr uint32_t kContestedObjects = 2;
 constexpr size_t kLogLinesKept = 60;
 constexpr uint64_t kStepsMax = 20'000'000;  // of one incarnation
+constexpr uint64_t kIdleSteps = 200;        // after the last client, before a crash
 constexpr Duration kLifeMax = std::chrono::hours(6);
 constexpr Duration kDrainMax = minutes(15);
 constexpr Duration kStopMax = minutes(3);
@@ -111,8 +112,7 @@ OneNode::OneNode(uint64_t seed, const OneNodeOptions& options)
       sim_({seed, ground_.plan.shuffle}),
       random_(sim_.random().fork()) {
   log_ = Log(options.log_level, [this](LogLevel level, std::string_view line) {
-    std::string text =
-        fmt::format("{:.6f} {}", to_seconds(sim_.now().time_since_epoch()), line);
+    std::string text = fmt::format("{:.6f} {}", to_seconds(sim_.now().time_since_epoch()), line);
     if (options_.log_sink) options_.log_sink(level, text);
     log_lines_.push_back(std::move(text));
     if (log_lines_.size() > kLogLinesKept) log_lines_.pop_front();
@@ -264,7 +264,7 @@ void OneNode::flip_bits() {
     for (auto& [name, child] : node->seen) {
       if (!child->file) {
         stack.emplace_back(path + "/" + name, child);
-      } else if (child->file->size() > 0 && random_.chance(0.5)) {
+      } else if (child->file->size() >= kSimPageBytes && random_.chance(0.5)) {
         child->file->flip_bit(random_.below(child->file->size()),
                               static_cast<unsigned>(random_.below(8)));
       }
@@ -307,9 +307,9 @@ Task<void> OneNode::start_all(OneNode* self, Incarnation* at) {
   }
   at->node = std::move(*node);
   at->kernel = std::make_unique<Kernel>(at->node->file_system());
-  at->session = std::make_unique<Session>(Session{
-      ground, *at->kernel, *at->node, at->world.executor,
-      at->registry.counter("shoal_stale_attributes_total", ""), at->gate});
+  at->session = std::make_unique<Session>(
+      Session{ground, *at->kernel, *at->node, at->world.executor,
+              at->registry.counter("shoal_stale_attributes_total", ""), at->gate, at->log});
   for (uint32_t i = 0; i < ground.plan.clients; ++i) {
     at->clients.push_back(std::make_unique<Client>(*at->session, i));
     at->gate.spawn(at->clients.back()->run());
@@ -331,9 +331,13 @@ void OneNode::boot() {
 // Runs for so many steps, or (0) until every client is through. True: the latter happened.
 bool OneNode::live(uint64_t steps, bool until_idle) {
   SteadyTime end = sim_.now() + kLifeMax;
-  for (uint64_t i = 0; steps == 0 ? i < kStepsMax : i < steps; ++i) {
+  if (until_idle) steps = kStepsMax;
+  for (uint64_t i = 0; i < steps; ++i) {
     if (failing()) return true;
-    if (at_->up && at_->gate.count() == 0 && until_idle) return true;
+    if (at_->up && at_->gate.count() == 0) {
+      if (until_idle) return true;
+      steps = std::min(steps, i + kIdleSteps);
+    }
     if (!sim_.scheduler().step()) break;
     if (i % 256 == 0) {
       poll_origin();
@@ -341,9 +345,9 @@ bool OneNode::live(uint64_t steps, bool until_idle) {
     }
     if (sim_.now() > end) break;
   }
-  if (steps == 0 && !failing()) {
-    failed(fmt::format("{} clients still wait for something after {} hours", at_->session
-                           ? at_->session->running : 0, kLifeMax / std::chrono::hours(1)));
+  if (until_idle && !failing()) {
+    failed(fmt::format("{} clients still wait for something after {} hours",
+                       at_->session ? at_->session->running : 0, kLifeMax / std::chrono::hours(1)));
   }
   return false;
 }
@@ -437,16 +441,16 @@ Task<void> OneNode::read_twice(OneNode* self, Incarnation* at) {
       break;
     }
     if (*first != slot.now->live || *second != slot.now->live) {
-      self->failed(fmt::format("{}: at the end: {}", path,
-                               first_difference(slot.now->live, *first == slot.now->live ? *second
-                                                                                         : *first)));
+      self->failed(fmt::format(
+          "{}: at the end: {}", path,
+          first_difference(slot.now->live, *first == slot.now->live ? *second : *first)));
       break;
     }
     bool kept = at->node->status().store.evicted_bytes == evicted;
     bool fits = self->ground_.plan.store.capacity > 4 * second->size() + 16 * kMiB;
     if (kept && fits && self->account_->service.gets(kContainer, path) != gets) {
-      self->failed(fmt::format("{}: read again, {} bytes were fetched again", path,
-                               second->size()));
+      self->failed(
+          fmt::format("{}: read again, {} bytes were fetched again", path, second->size()));
       break;
     }
   }

@@ -50,7 +50,7 @@ void choose_workload(SeededRandom& random, Plan& plan) {
   for (uint64_t i = 0; i < crashes; ++i) {
     Plan::Crash crash;
     // From the first steps of recovery to long after everything settled.
-    crash.after_steps = uint64_t{20} << random.below(10);
+    crash.after_steps = uint64_t{20} << random.below(9);
     crash.after_steps += random.below(crash.after_steps);
     crash.kind = random.chance(0.5) ? CrashKind::kPowerLoss : CrashKind::kProcess;
     crash.clean = random.chance(0.15);
@@ -69,8 +69,8 @@ void choose_faults(SeededRandom& random, Plan& plan) {
   if (random.chance(0.25)) return;  // a calm network
 
   constexpr BlobFault kFaults[] = {
-      BlobFault::kBusy,        BlobFault::kServerError, BlobFault::kResetBefore,
-      BlobFault::kLostReply,   BlobFault::kResetInBody, BlobFault::kShortBody,
+      BlobFault::kBusy,        BlobFault::kServerError,   BlobFault::kResetBefore,
+      BlobFault::kLostReply,   BlobFault::kResetInBody,   BlobFault::kShortBody,
       BlobFault::kStallInBody, BlobFault::kSlowFirstByte,
   };
   for (BlobFault fault : kFaults) {
@@ -118,7 +118,8 @@ std::string Plan::describe() const {
   if (impatient) add("impatient");
   if (disk.faults.slow > 0) add("slow_disk");
   if (node.ack == AckLevel::kDurable) add("durable");
-  add(fmt::format("attr_ttl={}ms", std::chrono::duration_cast<milliseconds>(node.attr_ttl).count()));
+  add(fmt::format("attr_ttl={}ms",
+                  std::chrono::duration_cast<milliseconds>(node.attr_ttl).count()));
   add(fmt::format("size_max={}", size_max));
   for (const Crash& crash : crashes) {
     add(fmt::format("{}@{}",

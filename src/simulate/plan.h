@@ -32,13 +32,13 @@ struct Plan {
   };
   std::vector<Crash> crashes;
 
-  bool outages = false;       // the account goes away for a while, now and then
-  bool foreign = false;       // another writer changes objects
-  bool contested = false;     // ... even ones that we write
+  bool outages = false;    // the account goes away for a while, now and then
+  bool foreign = false;    // another writer changes objects
+  bool contested = false;  // ... even ones that we write
   bool clock_jumps = false;
-  bool small_disk = false;    // the disk is full at times
-  bool bit_flips = false;     // of clean data, while the process is down
-  bool impatient = false;     // some calls have short deadlines or are interrupted
+  bool small_disk = false;  // the disk is full at times
+  bool bit_flips = false;   // of clean data, while the process is down
+  bool impatient = false;   // some calls have short deadlines or are interrupted
   bool any_blob_fault = false;
   bool disk_errors = false;
 

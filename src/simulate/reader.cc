@@ -29,9 +29,7 @@ Task<void> Reader::read_client_file() {
   uint64_t before = file->changes;
   Context context = Context::within(session_.executor, minutes(2));
   auto open = co_await session_.kernel.open(path, O_RDONLY, context);
-  auto steady = [&] {
-    return file->changes == before && file->changing == 0 && file->known;
-  };
+  auto steady = [&] { return file->changes == before && file->changing == 0 && file->known; };
   if (!open) {
     bool moved = slot.now != file || !slot.observed || !steady();
     if (!moved && open.error().code() != Code::kNotFound && !may_fail_so(ground_, open.error())) {

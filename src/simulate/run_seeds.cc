@@ -35,9 +35,12 @@ struct Child {
 };
 
 std::string to_text(const Report& report) {
-  json out{{"failures", report.failures},       {"plan", report.plan},
-           {"trace_hash", report.trace_hash},   {"steps", report.steps},
-           {"counters", report.counters},       {"log", report.last_log_lines},
+  json out{{"failures", report.failures},
+           {"plan", report.plan},
+           {"trace_hash", report.trace_hash},
+           {"steps", report.steps},
+           {"counters", report.counters},
+           {"log", report.last_log_lines},
            {"virtual_seconds", report.virtual_seconds}};
   return out.dump(-1, ' ', false, json::error_handler_t::replace);
 }
@@ -72,8 +75,8 @@ void write_all(int descriptor, const std::string& text) {
 
 [[noreturn]] void run_child(uint64_t seed, bool twice, bool log, int answer) {
   OneNodeOptions options;
+  options.log_level = LogLevel::kDebug;
   if (log) {
-    options.log_level = LogLevel::kDebug;
     options.log_sink = [](LogLevel, std::string_view line) { fmt::print(stderr, "{}\n", line); };
   }
   Report report = run_one_node(seed, options);
@@ -177,10 +180,11 @@ void print_failure(const Report& report) {
 json to_json(const OneNodeCommand& command, const SeedsResult& result, double seconds) {
   json failed = json::array();
   for (const Report& report : result.failed) {
-    failed.push_back({{"seed", report.seed},
-                      {"plan", report.plan},
-                      {"failures", report.failures},
-                      {"reproduce", fmt::format("shoal simulate one-node --seed {}", report.seed)}});
+    failed.push_back(
+        {{"seed", report.seed},
+         {"plan", report.plan},
+         {"failures", report.failures},
+         {"reproduce", fmt::format("shoal simulate one-node --seed {}", report.seed)}});
   }
   return {{"scenario", "one-node"},
           {"parameters", {{"seed", command.seeds.first}, {"seeds", command.seeds.count}}},
@@ -231,8 +235,9 @@ int run_one_node_command(const OneNodeCommand& command) {
   double seconds = std::chrono::duration<double>(Clock::now() - begun).count();
   bool ok = result.failed.empty() != command.expect_failure;
   if (command.json) {
-    fmt::print("{}\n", to_json(command, result, seconds).dump(2, ' ', false,
-                                                              json::error_handler_t::replace));
+    fmt::print(
+        "{}\n",
+        to_json(command, result, seconds).dump(2, ' ', false, json::error_handler_t::replace));
     return ok ? 0 : 1;
   }
   for (const Report& report : result.failed) print_failure(report);
@@ -274,8 +279,10 @@ int simulate_main(int argc, char** argv) {
       command.expect_failure = true;
       command.seeds.stop_at_failure = true;
     } else {
-      fmt::print(stderr, "{} is not known; known are --seed N, --seeds COUNT, --jobs N, --json, "
-                 "--log, --expect-failure\n", flag);
+      fmt::print(stderr,
+                 "{} is not known; known are --seed N, --seeds COUNT, --jobs N, --json, "
+                 "--log, --expect-failure\n",
+                 flag);
       return 2;
     }
   }

@@ -13,11 +13,11 @@ namespace shoal::simulate {
 struct SeedsOptions {
   uint64_t first = 1;
   uint64_t count = 1;
-  uint64_t twice_every = 8;     // every so manyth seed runs twice: equal traces? 0: none
-  uint32_t jobs = 1;            // children at the same time
-  uint32_t seconds_max = 120;   // of real time for one seed
+  uint64_t twice_every = 8;    // every so manyth seed runs twice: equal traces? 0: none
+  uint32_t jobs = 1;           // children at the same time
+  uint32_t seconds_max = 120;  // of real time for one seed
   bool stop_at_failure = false;
-  bool log = false;             // log lines go to stderr
+  bool log = false;  // log lines go to stderr
 };
 
 struct SeedsResult {

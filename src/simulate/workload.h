@@ -3,6 +3,8 @@
 // Ground.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <map>
 #include <memory>
 #include <set>
@@ -11,6 +13,7 @@
 
 #include "async/gate.h"
 #include "node/node.h"
+#include "observe/log.h"
 #include "observe/metrics.h"
 #include "simulate/kernel.h"
 #include "simulate/model.h"
@@ -65,7 +68,8 @@ struct Session {
   Node& node;
   Executor& executor;
   Counter& stale_served;
-  Gate& gate;          // late releases
+  Gate& gate;  // late releases
+  const Log& log;
   bool ending = false;  // finish what you are at
   uint32_t running = 0;
 };
@@ -97,8 +101,7 @@ class Client {
   Task<void> seal(OpenFile& open, FilePtr file, const std::string& path, bool close);
   Task<void> settle(OpenFile& open, File& file, const std::string& path);
   Task<void> close(OpenFile open, FilePtr file, std::string path);
-  static Task<void> release_late(Kernel* kernel, Executor* executor, OpenFile open,
-                                 Duration delay);
+  static Task<void> release_late(Kernel* kernel, Executor* executor, OpenFile open, Duration delay);
 
   Task<void> verify(std::string path);
   Task<void> truncate_path(std::string path);
@@ -129,6 +132,10 @@ class Client {
   void tolerate(const Error& error, const std::string& what);
   void failed(const std::string& path, const std::string& what);
   Task<void> rest();
+  template <typename... Args>
+  void trace(fmt::format_string<Args...> format, Args&&... args) {
+    session_.log.debug("  c{}: {}", index_, fmt::format(format, std::forward<Args>(args)...));
+  }
 
   Session& session_;
   Ground& ground_;
