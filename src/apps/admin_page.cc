@@ -33,8 +33,8 @@ std::string_view admin_page() {
     <div class="small" id="downTotal"></div></section>
   <section><h2>Written to the origin</h2><div class="big" id="up">-</div>
     <div class="small" id="upTotal"></div></section>
-  <section><h2>Served to readers</h2><div class="big" id="served">-</div>
-    <div class="small" id="hits"></div></section>
+  <section><h2>Reads from the cache</h2><div class="big" id="hits">-</div>
+    <div class="small" id="hitsOf"></div></section>
   <section><h2>To upload</h2><div class="big" id="dirty">-</div>
     <div class="small" id="dirtyOldest"></div></section>
   <section><h2>Cached files</h2><div class="big" id="files">-</div>
@@ -69,9 +69,9 @@ function show(s) {
   el('up').textContent = rate(x => x.origin.bytes_written);
   el('upTotal').textContent = size(s.origin.bytes_written) + ' in ' + s.origin.writes + ' writes'
     + (s.origin.retries ? ', ' + s.origin.retries + ' retries' : '');
-  el('served').textContent = rate(x => x.read.bytes);
   const hits = s.read.hits_local + s.read.hits_peer, all = hits + s.read.misses;
-  el('hits').textContent = all ? (100 * hits / all).toFixed(1) + '% of ' + all + ' reads were hits' : 'no reads yet';
+  el('hits').textContent = all ? (100 * hits / all).toFixed(1) + '%' : '-';
+  el('hitsOf').textContent = (all ? 'of ' + all + ' reads' : 'no reads') + ' through the daemon';
   el('dirty').textContent = s.dirty.objects ? size(s.dirty.bytes) : 'nothing';
   el('dirtyOldest').textContent = s.dirty.objects ? s.dirty.objects + ' objects, the oldest for '
     + age(s.dirty.oldest_seconds) : '';

@@ -20,6 +20,15 @@ const CLI::App* chosen(const CLI::App* app) {
   }
 }
 
+// "shoal simulate one-node".
+std::string full_name(const CLI::App* app) {
+  std::string name = app->get_name();
+  for (const CLI::App* up = app->get_parent(); up != nullptr; up = up->get_parent()) {
+    name = up->get_name() + " " + name;
+  }
+  return name;
+}
+
 std::vector<std::string> known_flags(const CLI::App& app) {
   std::vector<std::string> names;
   for (const CLI::Option* option : app.get_options()) {
@@ -40,10 +49,7 @@ std::vector<std::string> known_commands(const CLI::App& app) {
 std::string usage_message(const CLI::App& app, const CLI::ParseError& error, int argc,
                           const char* const* argv) {
   const CLI::App* at = chosen(&app);
-  std::string name = at->get_name();
-  for (const CLI::App* up = at->get_parent(); up != nullptr; up = up->get_parent()) {
-    name = up->get_name() + " " + name;
-  }
+  std::string name = full_name(at);
   std::string hint = fmt::format("see {} --help", name);
   if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr || at == &app) {
     auto extras = app.remaining(true);
@@ -146,7 +152,9 @@ int run_command_line(CLI::App& app, Run& run, int argc, const char* const* argv)
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {  // foreign code
-    fmt::print("{}", chosen(&app)->help());
+    const CLI::App* at = chosen(&app);
+    // The parser prints the last word of the name by itself.
+    fmt::print("{}", at->help(at->get_parent() != nullptr ? full_name(at->get_parent()) : ""));
     return kExitDone;
   } catch (const CLI::ParseError& error) {
     fmt::print(stderr, "shoal: {}\n", usage_message(app, error, argc, argv));

@@ -6,6 +6,7 @@
 
 #include "apps/node_control.h"
 #include "async/gate.h"
+#include "mount/channel.h"
 #include "node/node.h"
 #include "origin/origin.h"
 #include "world_linux/shard.h"
@@ -44,6 +45,7 @@ class NodeService final : public NodeControl {
   Node& node_;
   OriginMetrics origin_metrics_;
   NodeMetrics node_metrics_;
+  fuse::Metrics mount_metrics_;
   const SteadyTime began_;
 
   std::mutex mutex_;  // of base_

@@ -281,20 +281,24 @@ Result<ResolvedOptions> resolve_options(const OptionSources& sources) {
                                   fmt::format("{}:{}: {}", config, setting.line, name)));
     }
   }
+  constexpr std::string_view kPrefix = "SHOAL_";
   std::vector<std::string> names;
-  for (const OptionSpec& spec : kSpecs) names.push_back(environment_name(spec.name));
+  std::vector<std::string> suffixes;
+  for (const OptionSpec& spec : kSpecs) {
+    names.push_back(environment_name(spec.name));
+    suffixes.push_back(names.back().substr(kPrefix.size()));
+  }
   for (const auto& [name, value] : sources.environment) {
     auto found = std::find(names.begin(), names.end(), name);
     if (found != names.end()) {
       const OptionSpec& spec = kSpecs[static_cast<size_t>(found - names.begin())];
       SHOAL_RETURN_IF_ERROR(apply(resolved.options, spec.name, value, name));
     } else if (name != "SHOAL_CONFIG" && name != "SHOAL_ADMIN_TOKEN_FILE") {
-      std::string near = nearest_name(name, names);
-      resolved.warnings.push_back(
-          near.empty() ? fmt::format("the variable {} is not known and has no effect", name)
-                       : fmt::format("the variable {} is not known and has no effect; did you "
-                                     "mean {}?",
-                                     name, near));
+      // Others may use the prefix for their own ends: only slips of the finger are worth a word.
+      std::string near = nearest_name(name.substr(kPrefix.size()), suffixes);
+      if (near.empty()) continue;
+      resolved.warnings.push_back(fmt::format(
+          "the variable {} is not known and has no effect; did you mean SHOAL_{}?", name, near));
     }
   }
   for (const auto& [name, value] : sources.flags) {

@@ -22,8 +22,7 @@ Json stable_keys(const NodeReport& r) {
   out["peer"] = {{"bytes_sent", r.peer.bytes_sent}, {"bytes_received", r.peer.bytes_received}};
   out["read"] = {{"hits_local", r.read.hits_local},
                  {"hits_peer", r.read.hits_peer},
-                 {"misses", r.read.misses},
-                 {"bytes", r.read.bytes}};
+                 {"misses", r.read.misses}};
   out["files"] = {{"bytes", r.files.bytes}, {"capacity", r.files.capacity}};
   out["blocks"] = {
       {"bytes", r.blocks.bytes}, {"capacity", r.blocks.capacity}, {"count", r.blocks.count}};
@@ -121,7 +120,6 @@ Result<NodeReport> parse_status_json(std::string_view text) {
   take(part(json, "read"), "hits_local", r.read.hits_local);
   take(part(json, "read"), "hits_peer", r.read.hits_peer);
   take(part(json, "read"), "misses", r.read.misses);
-  take(part(json, "read"), "bytes", r.read.bytes);
   take(part(json, "files"), "bytes", r.files.bytes);
   take(part(json, "files"), "capacity", r.files.capacity);
   take(part(json, "blocks"), "bytes", r.blocks.bytes);
@@ -168,7 +166,7 @@ std::string status_table(const NodeReport& r) {
   fmt::format_to(to, "  reads      {} hits, {} misses{}\n", hits, r.read.misses,
                  hits + r.read.misses == 0
                      ? ""
-                     : fmt::format(" ({} hits)", format_share(hits, hits + r.read.misses)));
+                     : fmt::format(" ({})", format_share(hits, hits + r.read.misses)));
   fmt::format_to(to, "  origin     {} reads ({}), {} writes ({}), {} errors, {} retries\n",
                  r.origin_io.reads, format_size(r.origin_io.bytes_read), r.origin_io.writes,
                  format_size(r.origin_io.bytes_written), r.origin_io.errors, r.origin_io.retries);

@@ -30,8 +30,7 @@ struct NodeReport {
     uint64_t bytes_sent = 0, bytes_received = 0;
   } peer;
   struct Read {
-    uint64_t hits_local = 0, hits_peer = 0, misses = 0;
-    uint64_t bytes = 0;  // served to readers by this process (passthrough reads are not seen)
+    uint64_t hits_local = 0, hits_peer = 0, misses = 0;  // passthrough reads are not seen
   } read;
   struct Files {
     uint64_t bytes = 0, capacity = 0;

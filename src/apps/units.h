@@ -30,7 +30,7 @@ size_t edit_distance(std::string_view a, std::string_view b);
 template <typename Range>
 std::string nearest_name(std::string_view word, const Range& names) {
   std::string best;
-  size_t best_distance = word.size() / 3 + 2;  // further away is not a slip but another word
+  size_t best_distance = word.size() / 4 + 2;  // further away is not a slip but another word
   for (const auto& name : names) {
     size_t distance = edit_distance(word, name);
     if (distance < best_distance) {

@@ -1,0 +1,58 @@
+# Shoal: build, test, try. `make help` lists the targets.
+SHELL := /bin/bash
+BUILD := build/release
+JOBS ?= $(shell nproc)
+TEST_JOBS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help deps build test demo format lint asan tsan fuzz bench simulate clean
+
+help:  ## List these targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+deps:  ## Install the Debian 12 packages that are missing (as root or with sudo)
+	@tools/install-deps.sh
+
+build: deps  ## Build build/release/shoal
+	@cmake --preset release >/dev/null
+	@ninja -C $(BUILD) -j $(JOBS) shoal
+	@echo "built $(BUILD)/shoal"
+
+test: deps  ## Build everything and run every test
+	@cmake --preset release >/dev/null
+	@ninja -C $(BUILD) -j $(JOBS)
+	@ctest --test-dir $(BUILD) --output-on-failure -j $(TEST_JOBS)
+
+demo: build  ## Mount a directory, write, read, re-read, unmount; print what it cost
+	@tools/demo.sh $(BUILD)/shoal
+
+format:  ## Lay out the sources with clang-format
+	@tools/check_format.sh --fix
+
+lint: deps  ## Run clang-tidy on changed files (ALL=1: on all)
+	@cmake --preset dev >/dev/null
+	@tools/lint.sh $(if $(ALL),--all)
+
+asan: deps  ## Run the tests with address and undefined-behaviour sanitizers
+	@cmake --preset asan >/dev/null
+	@ninja -C build/asan -j $(JOBS)
+	@ctest --test-dir build/asan --output-on-failure -j $(TEST_JOBS)
+
+tsan: deps  ## Run the tests with the thread sanitizer
+	@cmake --preset tsan >/dev/null
+	@ninja -C build/tsan -j $(JOBS)
+	@ctest --test-dir build/tsan --output-on-failure -j $(TEST_JOBS)
+
+fuzz: deps  ## Fuzz every parser for SECONDS_EACH (default 30)
+	@cmake --preset fuzz >/dev/null
+	@ninja -C build/fuzz -j $(JOBS)
+	@tools/fuzz.sh build/fuzz $(or $(SECONDS_EACH),30)
+
+bench: build  ## Measure against the ceilings of this machine (ARGS="size=256MiB")
+	@$(BUILD)/shoal bench $(or $(SCENARIO),one-node) $(ARGS)
+
+simulate: build  ## Drive the real code through simulated faults (ARGS="--seed 7")
+	@$(BUILD)/shoal simulate $(or $(SCENARIO),one-node) $(ARGS)
+
+clean:  ## Remove build/
+	@rm -rf build
