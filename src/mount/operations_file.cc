@@ -178,7 +178,9 @@ Task<void> Dispatcher::read(Message& message) {
   if (!file) co_return;
   const Request& request = message.request;
   Context context = context_of(message);
-  auto permit = co_await read_budget_.acquire(request.size, context);
+  bool fits_small = request.size <= kSmallReadMax;
+  uint64_t memory = fits_small ? request.size : pool_.bytes_each();
+  auto permit = co_await read_budget_.acquire(memory, context);
   if (!permit) {
     reply_error(message, permit.error());
     co_return;
@@ -186,7 +188,7 @@ Task<void> Dispatcher::read(Message& message) {
   Buffer small;
   BufferPool::Lease large;
   ByteSpan into;
-  if (request.size <= kSmallReadMax) {
+  if (fits_small) {
     small = Buffer(request.size);
     into = small.span();
   } else {

@@ -341,13 +341,15 @@ bool FuseSession::read_fast(Worker& worker, const Request& request) {
 
 void FuseSession::hand_over(Worker& worker, ConstByteSpan message, const Request& request) {
   auto handed = std::make_unique<Message>(*dispatcher_, worker.device.get());
+  bool keeps_buffer = request.payload.size() > kCopyMax;
   if (request.opcode == Opcode::kWrite) {
     // Waits while too many writes are under way: then the kernel keeps the rest.
-    if (!write_budget_.acquire(request.payload.size())) return;
+    uint64_t bytes = keeps_buffer ? pool_.bytes_each() : message.size();
+    if (!write_budget_.acquire(bytes)) return;
     handed->budget = &write_budget_;
-    handed->budget_bytes = request.payload.size();
+    handed->budget_bytes = bytes;
   }
-  if (request.payload.size() > kCopyMax) {
+  if (keeps_buffer) {
     handed->request = request;
     handed->lease = std::move(worker.buffer);
     worker.buffer = pool_.get();
