@@ -10,7 +10,7 @@
 #include <functional>
 #include <random>
 
-#include "mount/memory_file_system.h"
+#include "mount/memory_file_system_test_support.h"
 #include "mount/session.h"
 #include "world_linux/shard.h"
 

@@ -4,7 +4,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <stdio.h>
@@ -22,67 +21,12 @@
 #include <set>
 #include <thread>
 
-#include "mount/memory_file_system.h"
-#include "world_linux/shard.h"
+#include "mount/mounted_test_support.h"
 
 namespace shoal {
 namespace {
 
 using fuse::Descriptor;
-
-bool may_mount() { return ::geteuid() == 0 && ::access("/dev/fuse", R_OK | W_OK) == 0; }
-#define REQUIRE_FUSE() \
-  if (!may_mount()) GTEST_SKIP() << "needs root and /dev/fuse"
-
-std::string make_directory() {
-  char name[] = "/tmp/shoal-mount-XXXXXX";
-  SHOAL_ASSERT(::mkdtemp(name) != nullptr);
-  return name;
-}
-
-// Everything a mount needs, and the mount.
-class Mounted {
- public:
-  explicit Mounted(std::string directory, MountOptions options = {}) : directory_(directory) {
-    auto shard = Shard::start({});
-    SHOAL_ASSERT(shard.has_value());
-    shard_ = std::move(*shard);
-    file_system = std::make_unique<MemoryFileSystem>(*shard_);
-    options.mountpoint = directory;
-    options.allow_other = ::geteuid() == 0;
-    auto started = FuseSession::start(*shard_, *file_system, log_, registry_, std::move(options));
-    if (!started) {
-      error = started.error().to_string();
-      return;
-    }
-    session = std::move(*started);
-  }
-  ~Mounted() { stop(); }
-  void stop() {
-    if (session) session->stop();
-    session.reset();
-    if (shard_) shard_->stop();
-  }
-  std::string path(const std::string& name) const { return directory_ + "/" + name; }
-  uint64_t metric(const std::string& name) {
-    std::string text = registry_.prometheus_text();
-    size_t at = text.find("\n" + name + " ");
-    SHOAL_ASSERT(at != std::string::npos);
-    return std::stoull(text.substr(at + name.size() + 2));
-  }
-
-  std::unique_ptr<MemoryFileSystem> file_system;
-  std::unique_ptr<FuseSession> session;
-  std::string error;
-
- private:
-  std::string directory_;
-  Log log_{LogLevel::kWarning, [](LogLevel, std::string_view line) {
-             std::fprintf(stderr, "%.*s\n", static_cast<int>(line.size()), line.data());
-           }};
-  Registry registry_;
-  std::unique_ptr<Shard> shard_;
-};
 
 class SessionTest : public ::testing::Test {
  protected:
@@ -129,29 +73,11 @@ class SessionTest : public ::testing::Test {
   std::unique_ptr<Mounted> mounted_;
 };
 
-// Waits for what another thread is about to do; the limit only ends a test that has failed.
-template <typename Condition>
-bool eventually(Condition condition) {
-  auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > limit) return false;
-    std::this_thread::yield();
-  }
-  return true;
-}
-
 std::string pattern(size_t size) {
   std::string bytes(size, '\0');
   for (size_t i = 0; i < size; ++i) bytes[i] = static_cast<char>((i * 131 + i / 4096) % 251);
   return bytes;
 }
-
-#define EXPECT_ERRNO(call, number)                 \
-  do {                                             \
-    errno = 0;                                     \
-    EXPECT_LT((call), 0);                          \
-    EXPECT_EQ(errno, number) << ::strerror(errno); \
-  } while (false)
 
 TEST_F(SessionTest, writes_and_reads_files) {
   std::string bytes = pattern(3'000'001);
@@ -566,98 +492,6 @@ TEST_F(SessionTest, read_only_refuses_writes) {
   options.read_only = true;
   start(std::move(options));
   EXPECT_ERRNO(::open(path("a").c_str(), O_CREAT | O_WRONLY, 0600), EROFS);
-}
-
-// Runs `body` in a process of its own; its mount must not inherit what this process has open.
-template <typename Body>
-pid_t in_child(Body body) {
-  pid_t child = ::fork();
-  if (child == 0) {
-    body();
-    ::_exit(0);
-  }
-  return child;
-}
-
-TEST(SessionProcess, a_killed_daemon_hangs_nobody) {
-  REQUIRE_FUSE();
-  std::string directory = make_directory();
-  int ready[2];
-  ASSERT_EQ(::pipe2(ready, O_CLOEXEC), 0);
-  pid_t daemon = in_child([&] {
-    Mounted mounted(directory);
-    mounted.file_system->block_reads = true;
-    char said = mounted.session != nullptr ? 'm' : 'f';
-    if (::write(ready[1], &said, 1) != 1) ::_exit(1);
-    if (!eventually([&] { return mounted.file_system->reads_blocked > 0; })) ::_exit(1);
-    if (::write(ready[1], "r", 1) != 1) ::_exit(1);
-    ::pause();
-  });
-  char said = 0;
-  ASSERT_EQ(::read(ready[0], &said, 1), 1);
-  ASSERT_EQ(said, 'm');
-  int file = ::open((directory + "/a").c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600);
-  ASSERT_GE(file, 0);
-  ssize_t got = 0;
-  int error = 0;
-  std::thread reader([&] {
-    char byte;
-    got = ::read(file, &byte, 1);
-    error = errno;
-  });
-  ASSERT_EQ(::read(ready[0], &said, 1), 1);
-  ::kill(daemon, SIGKILL);
-  int status;
-  ASSERT_EQ(::waitpid(daemon, &status, 0), daemon);
-  reader.join();
-  EXPECT_EQ(got, -1);
-  // Aborted while the daemon had it: the kernel says ECONNABORTED or ENOTCONN.
-  EXPECT_TRUE(error == ENOTCONN || error == ECONNABORTED) << ::strerror(error);
-  struct stat stat;
-  EXPECT_ERRNO(::stat((directory + "/a").c_str(), &stat), ENOTCONN);
-  ::close(file);
-  ::close(ready[0]);
-  ::close(ready[1]);
-  {
-    Mounted again(directory);
-    ASSERT_NE(again.session, nullptr) << again.error;
-    EXPECT_ERRNO(::stat((directory + "/a").c_str(), &stat), ENOENT);
-  }
-  EXPECT_EQ(::stat(directory.c_str(), &stat), 0);
-  ::rmdir(directory.c_str());
-}
-
-TEST(SessionProcess, an_ordinary_user_mounts_with_fusermount3) {
-  REQUIRE_FUSE();
-  if (::access("/usr/bin/fusermount3", X_OK) != 0) GTEST_SKIP() << "no fusermount3";
-  struct stat device;
-  ASSERT_EQ(::stat("/dev/fuse", &device), 0);
-  if ((device.st_mode & 06) != 06) GTEST_SKIP() << "/dev/fuse is closed to ordinary users";
-  std::string directory = make_directory();
-  ASSERT_EQ(::chown(directory.c_str(), 65534, 65534), 0);
-  pid_t user = in_child([&] {
-    if (::setgroups(0, nullptr) != 0 || ::setgid(65534) != 0 || ::setuid(65534) != 0) ::_exit(2);
-    Mounted mounted(directory);
-    if (mounted.session == nullptr) {
-      std::fprintf(stderr, "%s\n", mounted.error.c_str());
-      ::_exit(3);
-    }
-    std::string name = directory + "/a";
-    int file = ::open(name.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600);
-    char byte = 0;
-    if (file < 0 || ::write(file, "u", 1) != 1 || ::pread(file, &byte, 1, 0) != 1) ::_exit(4);
-    ::close(file);
-    if (byte != 'u' || mounted.session->mode() != "direct") ::_exit(5);
-    mounted.stop();
-    struct stat stat;
-    if (::stat(name.c_str(), &stat) == 0) ::_exit(6);
-  });
-  int status = 0;
-  ASSERT_EQ(::waitpid(user, &status, 0), user);
-  ASSERT_TRUE(WIFEXITED(status));
-  EXPECT_EQ(WEXITSTATUS(status), 0);
-  (void)fuse::unmount(directory, true);  // what a failed child left
-  ::rmdir(directory.c_str());
 }
 
 }  // namespace
