@@ -24,34 +24,29 @@ clean_up() {
 trap clean_up EXIT
 mkdir "$work/origin" "$work/mnt"
 
-# from_status KEY...: one number out of `shoal status --json`.
-from_status() {
-  "$shoal" status "$work/mnt" --json |
-    python3 -c 'import functools, json, sys
-print(functools.reduce(lambda d, k: d[k], sys.argv[1:], json.load(sys.stdin)))' "$@"
-}
-now() { date +%s.%N; }
+# One number out of the last status: of_status '["origin"]["bytes_read"]'.
+status=""
+look() { status=$("$shoal" status "$work/mnt" --json); }
+of_status() { python3 -c "import json, sys; print(json.load(sys.stdin)$1)" <<<"$status"; }
 
-printf '%-26s %9s %12s %14s %14s\n' step seconds MiB/s "origin read" "origin written"
+printf '%-26s %9s %12s %14s %15s\n' step seconds MiB/s "origin read" "origin written"
 # step NAME COMMAND...: runs it and prints one row.
 step() {
-  local name=$1 read0 written0 began took read1 written1
+  local name=$1 before=$status began ended
   shift
-  read0=$(from_status origin bytes_read)
-  written0=$(from_status origin bytes_written)
-  began=$(now)
+  began=$(date +%s.%N)
   "$@" >/dev/null
-  took=$(now)
-  read1=$(from_status origin bytes_read)
-  written1=$(from_status origin bytes_written)
-  python3 - "$name" "$began" "$took" "$mib" "$((read1 - read0))" "$((written1 - written0))" <<'PY'
-import sys
-name, began, ended, mib, read, written = sys.argv[1], *map(float, sys.argv[2:])
+  ended=$(date +%s.%N)
+  look
+  python3 - "$name" "$mib" "$began" "$ended" "$before" "$status" <<'PY'
+import json, sys
+name, mib, began, ended = sys.argv[1], *map(float, sys.argv[2:5])
+before, after = (json.loads(text)["origin"] for text in sys.argv[5:7])
 seconds = max(ended - began, 1e-6)
-print(f"{name:<26} {seconds:9.2f} {mib / seconds:12.0f} {read / 2**20:10.0f} MiB {written / 2**20:10.0f} MiB")
+read, written = ((after[k] - before[k]) / 2**20 for k in ("bytes_read", "bytes_written"))
+print(f"{name:<26} {seconds:9.2f} {mib / seconds:12.0f} {read:10.0f} MiB {written:11.0f} MiB")
 PY
 }
-drop_caches() { ((EUID == 0)) && sync && echo 1 >/proc/sys/vm/drop_caches 2>/dev/null || true; }
 
 # A file that the origin has and the cache does not.
 head -c "$((mib * 1048576))" /dev/urandom >"$work/origin/model.bin"
@@ -59,19 +54,22 @@ welcome=$("$shoal" mount "$work/origin" "$work/mnt" --cache-dir "$work/cache" --
   --log-file "$work/log" --upload-delay 0)
 mounted=1
 
-step "write and close" cp "$work/origin/model.bin" "$work/mnt/checkpoint.bin"
-step "sync to the origin" "$shoal" sync "$work/mnt"
-drop_caches
-step "first read (origin)" cmp "$work/origin/model.bin" "$work/mnt/model.bin"
-step "second read (cache)" cat "$work/mnt/model.bin"
-step "read what was written" cat "$work/mnt/checkpoint.bin"
+look
 
+step "write and close" dd if="$work/origin/model.bin" of="$work/mnt/checkpoint.bin" bs=1M status=none
+step "sync to the origin" "$shoal" sync "$work/mnt"
+step "first read (origin)" dd if="$work/mnt/model.bin" of=/dev/null bs=1M status=none
+step "second read (cache)" dd if="$work/mnt/model.bin" of=/dev/null bs=1M status=none
+step "read what was written" dd if="$work/mnt/checkpoint.bin" of=/dev/null bs=1M status=none
+
+cmp "$work/origin/model.bin" "$work/mnt/model.bin"
 cmp "$work/origin/model.bin" "$work/origin/checkpoint.bin"
 echo
 echo "$welcome"
-echo "hits $(from_status read hits_local), misses $(from_status read misses)," \
-  "cached $(from_status files bytes) bytes in files, daemon $(from_status memory rss_bytes) bytes;" \
-  "complete files are read by the kernel itself where it offers passthrough"
+echo "reads through the daemon: $(of_status '["read"]["hits_local"]') from the cache," \
+  "$(of_status '["read"]["misses"]') waited for the origin; cached:" \
+  "$(($(of_status '["files"]["bytes"]') / 1048576)) MiB; memory of the daemon:" \
+  "$(($(of_status '["memory"]["rss_bytes"]') / 1048576)) MiB"
 "$shoal" unmount "$work/mnt"
 mounted=0
-echo "unmounted; the copy in the origin equals the one that was written"
+echo "unmounted; what was read and what was uploaded equal what was written"
