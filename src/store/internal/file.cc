@@ -145,10 +145,7 @@ Task<Status> File::load_table(bool& matches) {
             piece = Piece{};
             continue;
           }
-          // The data was synced before the table was written: without a base nothing can be
-          // missing, so what is there is right and only its CRCs are lost.
-          piece = {0, Piece::kPresent |
-                          (rebuild ? Piece::kStale | Piece::kVouched : uint32_t{Piece::kBad})};
+          piece = {0, Piece::kPresent | Piece::kBad};  // or rebuilt below
         } else if (piece.present() && piece.length() != piece_length(base + j, size_)) {
           // A size change that did not reach the disk. Clean sizes never change.
           piece.bits |= record_ ? Piece::kStale | Piece::kVouched : 0;
@@ -173,8 +170,21 @@ Task<Status> File::load_table(bool& matches) {
     table_.set_crc(table_copy_, number, crcs[number]);
   }
   if (record_ && digest_of(crcs) != table_digest_) matches = false;
+  if (!matches && rebuild) rebuild_table();
   if (loose_) table_changed_ = data_unsynced_ = true;  // and may be in the page cache only
   co_return Status();
+}
+
+// A staged version whose table is not the one that its header names, and that has no base. The data
+// was synced before both were written, and nothing of it can be missing: what is there is right,
+// and only the checksums must be made again. (Pages that look good may be from an older table.)
+void File::rebuild_table() {
+  SHOAL_ASSERT(record_ && record_->base_etag.empty());
+  for (uint64_t i = 0; i < table_.pieces(); ++i) {
+    table_.set(i, {0, static_cast<uint32_t>(piece_length(i, size_)) | Piece::kPresent |
+                          Piece::kStale | Piece::kVouched | Piece::kSynced});
+  }
+  loose_ = true;
 }
 
 void File::recount() {
@@ -400,15 +410,18 @@ Task<Status> File::publish_staged(MetaHeader header) {
   SHOAL_CO_RETURN_IF_ERROR(co_await write_header(std::move(header)));
   SHOAL_CO_RETURN_IF_ERROR(co_await sync_meta());
   if (!staged_name_) {
+    name_synced_ = false;
     std::string before = meta_path();
     staged_name_ = true;
     std::string after = meta_path();
     Status renamed = co_await disk_io::rename(tier_.disk(), before, after);
     if (!renamed) staged_name_ = false;
     SHOAL_CO_RETURN_IF_ERROR(std::move(renamed));
+  }
+  if (!name_synced_) {
     SHOAL_CO_RETURN_IF_ERROR(co_await disk_io::sync_directory(
         tier_.disk(), fmt::format("{}/{}", tier_.options_.directory, id_.to_hex().substr(0, 2))));
-    never_synced_ = true;  // until here
+    name_synced_ = true;
   }
   table_copy_ = static_cast<uint8_t>(copy);
   table_digest_ = digest;

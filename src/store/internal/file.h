@@ -97,6 +97,7 @@ class File final : public CachedFile, public std::enable_shared_from_this<File> 
   Task<Status> load_unlocked();
   // Reads the table that header_ state names; false in `matches` when its digest is another.
   Task<Status> load_table(bool& matches);
+  void rebuild_table();
   // Makes the chunks' counts and the tier's accounts agree with the table.
   void recount();
   // Nobody uses it any more: writes what must be written, closes, or removes it.
@@ -170,6 +171,7 @@ class File final : public CachedFile, public std::enable_shared_from_this<File> 
   uint32_t table_digest_ = 0;
   uint64_t vouched_at_ = 0;
   bool staged_name_ = false;      // the file is called .staged
+  bool name_synced_ = false;      // and the directory knows it for good
   bool commit_unsynced_ = false;  // clean by a header that may not be durable, staged before
   bool rewriting_ = false;        // the durable header says so
   bool loose_ = false;            // recovered while rewriting: CRCs are recomputed, not checked

@@ -152,12 +152,16 @@ Task<Status> File::fill(uint64_t offset, ConstByteSpan bytes) {
     }
     uint64_t stop = i + 1;
     while (stop < end && !table_.get(stop).present()) ++stop;
+    // Pieces that failed a check since we reserved are not paid for; the caller asks again.
+    stop = std::min(stop, i + reserved / kPieceBytes - added);
+    if (stop == i) break;
     uint64_t start = i * kPieceBytes;
     ConstByteSpan run =
         bytes.subspan(start - offset, std::min(stop * kPieceBytes, range.end()) - start);
     status = co_await disk_io::write(tier_.disk(), data_, start, run);
     for (; i < stop && status; ++i) {
-      if (table_.get(i).present()) continue;  // another fill of the same bytes was faster
+      if (i >= table_.pieces() || table_.get(i).present())
+        continue;  // another fill of the same bytes was faster
       uint64_t length = piece_length(i, size_);
       ConstByteSpan piece = run.subspan(i * kPieceBytes - start, length);
       put_piece(i,
@@ -233,6 +237,7 @@ Task<Status> File::verify() {
 Task<Status> File::check(uint64_t first, uint64_t end) {
   Status result;
   Buffer buffer;
+  uint64_t failed = 0;
   uint64_t i = first;
   while (i < std::min(end, table_.pieces())) {
     Piece piece = table_.get(i);
@@ -255,9 +260,15 @@ Task<Status> File::check(uint64_t first, uint64_t end) {
     std::ranges::fill(bytes.subspan(*got), std::byte{0});
     for (uint64_t j = i; j < stop; ++j) {
       Status one = check_one(j, before[j - i], bytes.subspan((j - i) * kPieceBytes, kPieceBytes));
-      if (!one && result) result = std::move(one);
+      if (one) continue;
+      ++failed;
+      if (result) result = std::move(one);
     }
     i = stop;
+  }
+  if (failed > 0 && !record_) {
+    tier_.log_.warning("{}: {} cached pieces failed their checksum and are dropped", object_,
+                       failed);
   }
   co_return result;
 }
@@ -282,7 +293,6 @@ Status File::check_one(uint64_t piece, Piece before, ConstByteSpan bytes) {
     tier_.log_.error("{}: un-uploaded piece {} in {} failed its checksum", object_, piece,
                      data_path());
   } else {
-    tier_.log_.warning("{}: cached piece {} failed its checksum and is dropped", object_, piece);
     drop_piece(piece);
     enter_sieve();
   }

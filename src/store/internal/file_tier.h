@@ -104,6 +104,7 @@ class FileTier {
   Task<Status> enter_recovered(std::shared_ptr<File> file);
   Task<Status> check_staged_data(File& file);
   Task<void> quarantine(std::string path, std::string name, std::string why);
+  bool unvouched(const File& file) const;
   Task<Status> close_one(std::shared_ptr<File> file);
 
   World& world_;
@@ -124,7 +125,6 @@ class FileTier {
   uint64_t since_space_check_ = 0;
   SteadyTime space_checked_{};
   bool space_known_ = false;
-  bool closing_ = false;
   std::set<unsigned> directories_;  // of the 256, those that exist
 
   std::shared_ptr<FileTier*> alive_;  // references ask it whether the tier is still there
