@@ -62,6 +62,8 @@ FileAttributes decode_attributes(const Metadata& metadata) {
       if (auto ns = parse_number<int64_t>(value, 10)) attributes.modified = WallTime(Duration(*ns));
     } else if (key == "shoalwriteid") {
       attributes.write_id = value;
+    } else if (key == "shoalancestors" || key == "shoalorphan") {
+      // Of the staged record, not of the file.
     } else if (key == "hdi_isfolder") {
       if (value == "true" || value == "True") attributes.kind = FileKind::kDirectory;
     } else if (key == "is_symlink") {

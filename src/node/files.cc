@@ -438,6 +438,7 @@ Task<Status> FileSystemImpl::stage_clean(Inode& inode, bool discard, Context con
       set_file(inode, std::move(copy), true, version->record.object, inode.etag);
     } else {
       SHOAL_CO_RETURN_IF_ERROR(std::move(converted));
+      version->durable = true;  // the store will find it after a crash
     }
     version->file = content.file;
   }
@@ -463,6 +464,7 @@ Task<Status> FileSystemImpl::reopen_sealed(Inode& inode, bool discard) {
     next->record.write_id = core_.world.random.id128();
     next->record.sealed = false;
     next->supersedes = version;
+    next->add_ancestor(*version);
     if (discard) {
       drop_content(inode);
       inode.content.small = std::make_shared<std::string>();
@@ -507,7 +509,10 @@ Task<Status> FileSystemImpl::spill(Inode& inode) {
     old->record = version->record;
     old->durable = true;
     old->supersedes = std::exchange(version->supersedes, nullptr);
+    old->ancestors = version->ancestors;
     record.write_id = core_.world.random.id128();
+    version->ancestors.clear();
+    version->add_ancestor(*old);
     version->supersedes = std::move(old);
     version->durable = false;
   }
@@ -711,6 +716,7 @@ Task<Status> FileSystemImpl::save_record(Inode& inode) {
   WriteBack::Version version = inode.staged;
   inode.attributes.write_id = version->write_id_text();
   SHOAL_CO_ASSIGN_OR_RETURN(version->record.metadata, encode_attributes(inode.attributes));
+  if (!version->ancestors.empty()) version->record.metadata[kAncestorsName] = version->ancestors;
   if (version->small) {
     if (!version->bytes) {
       SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes,

@@ -490,7 +490,9 @@ Task<Status> FileSystemImpl::remove_file(Inode& directory, Inode& inode, bool re
   if (!inode.attached()) co_return fail(Code::kNotFound, "removed meanwhile");
   std::string path = tree_.path(inode);
   if (inode.staged) co_await write_back_.halt(inode.staged);
-  if (remove_object && !inode.etag.empty()) {
+  // An upload that was cut short may have reached the origin all the same.
+  bool maybe_there = !inode.etag.empty() || (inode.staged && inode.staged->tried);
+  if (remove_object && maybe_there) {
     Status removed = co_await core_.origin.remove(path, Condition::none(), context);
     if (!removed && removed.error().code() != Code::kNotFound) {
       if (inode.staged && inode.staged->record.sealed && inode.staged->durable) {
@@ -600,19 +602,32 @@ void FileSystemImpl::rename_in_tree(Inode& inode, Inode& directory, const std::s
 Task<Status> FileSystemImpl::rename_staged(Inode& source, std::string from, std::string to,
                                            Inode* target, Context context) {
   WriteBack::Version version = source.staged;
-  if (version->supersedes) {  // what is acknowledged under the old name must not stay behind
+  bool maybe_there = !source.etag.empty() || version->tried;
+  // What is acknowledged under the old name must not stay behind, and must not go first.
+  if (version->supersedes || (maybe_there && !version->durable)) {
     SHOAL_CO_RETURN_IF_ERROR(co_await seal(source, version->record.sealed, context));
   }
   if (source.content.fetcher) {  // the base's name goes away: bring what is still missing
     SHOAL_CO_RETURN_IF_ERROR(
         co_await source.content.fetcher->complete({0, source.content.file->size()}, {}, context));
   }
+  if (maybe_there) {
+    // Should the rename end here, the version is uploaded under the old name again.
+    Status removed = co_await core_.origin.remove(from, Condition::none(), context);
+    if (!removed && removed.error().code() != Code::kNotFound) co_return removed;
+    source.etag.clear();
+    version->record.base_etag.clear();
+    version->record.must_be_absent = true;
+  }
   StagedRecord record = version->record;
-  std::string old_base = source.etag;
   record.object = to;
   record.changed = core_.world.executor.wall_now();
   record.base_etag = target != nullptr ? target->etag : "";
   record.must_be_absent = record.base_etag.empty();
+  if (target != nullptr && target->staged) {
+    version->add_ancestor(*target->staged);  // its upload may have been cut short
+    record.metadata[kAncestorsName] = version->ancestors;
+  }
   if (version->durable) {
     if (version->small) {
       SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes,
@@ -626,13 +641,6 @@ Task<Status> FileSystemImpl::rename_staged(Inode& source, std::string from, std:
     }
   }
   version->record = record;
-  if (!old_base.empty()) {
-    Status removed = co_await core_.origin.remove(from, Condition::none(), context);
-    if (!removed && removed.error().code() != Code::kNotFound) {
-      core_.log.warning("{} was renamed to {} but its old object could not be removed: {}", from,
-                        to, removed.error().to_string());
-    }
-  }
   source.etag = record.base_etag;
   co_return Status();
 }

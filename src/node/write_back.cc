@@ -16,6 +16,7 @@ namespace {
 constexpr uint64_t kWholePutMax = kChunkBytesDefault;  // larger objects go up in blocks
 constexpr Duration kRetryFirst = std::chrono::milliseconds(500);
 constexpr Duration kRetryMax = std::chrono::seconds(60);
+constexpr Duration kCommitGrace = std::chrono::seconds(2);
 
 Condition condition_of(const StagedRecord& record) {
   if (!record.base_etag.empty()) return Condition::match(record.base_etag);
@@ -31,6 +32,24 @@ bool is_conflict(const Error& error) {
 
 std::string StagedVersion::write_id_text() const {
   return fmt::format("{}.{}", record.write_id.to_hex(), generation);
+}
+
+bool StagedVersion::descends_from(const std::string& id) const {
+  std::string hex = id.substr(0, id.find('.'));
+  if (hex.size() != 32) return false;
+  return hex == record.write_id.to_hex() || ancestors.find(hex) != std::string::npos;
+}
+
+void StagedVersion::add_ancestor(const StagedVersion& before) {
+  constexpr size_t kAncestorBytes = 33;
+  constexpr size_t kAncestorsMax = 8;  // older ones have long been replaced in the origin
+  tried = tried || before.tried;
+  for (const std::string& ids : {before.ancestors, before.record.write_id.to_hex()}) {
+    if (ids.empty()) continue;
+    if (!ancestors.empty()) ancestors += ' ';
+    ancestors += ids;
+  }
+  while (ancestors.size() > kAncestorBytes * kAncestorsMax) ancestors.erase(0, kAncestorBytes);
 }
 
 WriteBack::WriteBack(NodeCore& core, Callbacks callbacks)
@@ -49,6 +68,11 @@ void WriteBack::start() {
     version->record = std::move(staged.record);
     version->small = staged.small;
     version->durable = true;
+    version->tried = true;
+    if (auto names = version->record.metadata.find(kAncestorsName);
+        names != version->record.metadata.end()) {
+      version->ancestors = names->second;
+    }
     version->since = core_.now();
     // The generation is part of the write id that seal() wrote into the metadata.
     auto text = version->record.metadata.find("shoalwriteid");
@@ -65,6 +89,7 @@ void WriteBack::start() {
     }
     if (!version->record.sealed) {
       // It was synced but never closed: what was acknowledged must reach the origin.
+      version->reseal = !version->small;
       core_.log.info("{} was being written when the last run ended; keeping what was synced",
                      version->record.object);
       version->record.sealed = true;
@@ -192,6 +217,12 @@ Task<void> WriteBack::halt(Version version) {
       }
     }
     version->queued = false;
+  }
+  // A commit on its way should end by itself: cancelled, it may still happen later.
+  SteadyTime patience = core_.now() + kCommitGrace;
+  while (version->uploading && version->committing && core_.now() < patience) {
+    Status status = co_await version->changed.wait({patience, nullptr});
+    static_cast<void>(status);
   }
   while (version->uploading) {
     version->cancel.request();
@@ -333,8 +364,17 @@ Task<Result<ObjectInfo>> WriteBack::upload(Version version) {
                               co_await core_.store.read_staged_small(version->record.write_id));
     version->bytes = std::make_shared<std::string>(as_text(bytes.span()));
   }
+  if (version->reseal) {
+    // Found unsealed after a crash: its checksums and data become durable before they leave.
+    StagedRecord record = version->record;
+    record.sealed = true;
+    SHOAL_CO_RETURN_IF_ERROR(co_await version->file->sync(std::move(record)));
+    version->reseal = false;
+  }
   PutOptions options{condition_of(version->record), version->record.metadata};
   options.metadata["shoalwriteid"] = version->write_id_text();
+  options.metadata.erase(kAncestorsName);
+  version->tried = true;
   Context context{kNever, &version->cancel};
   version->uploaded_bytes = 0;
   if (version->size() <= kWholePutMax) {
@@ -365,8 +405,11 @@ Task<Result<ObjectInfo>> WriteBack::upload_whole(Version version, PutOptions opt
   auto memory = co_await core_.upload_memory.acquire(version->size(), context);
   if (!memory) co_return fail(std::move(memory).error());
   SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes, co_await read_bytes(version, 0, version->size()));
+  SHOAL_CO_RETURN_IF_ERROR(context.check(core_.executor()));
+  version->committing = true;
   auto info = co_await core_.origin.put(version->record.object, bytes.span(), std::move(options),
                                         context.tightened(core_.executor(), 10 * kRetryMax));
+  version->committing = false;
   if (info) version->uploaded_bytes = bytes.size();
   co_return info;
 }
@@ -414,8 +457,11 @@ Task<Result<ObjectInfo>> WriteBack::upload_blocks(Version version, PutOptions op
   SHOAL_CO_RETURN_IF_ERROR(
       co_await run_all(core_.executor(), std::move(tasks), core_.options.upload_blocks_max));
   SHOAL_CO_RETURN_IF_ERROR(context.check(core_.executor()));
-  co_return co_await core_.origin.commit_blocks(object, std::move(blocks), std::move(options),
-                                                context.tightened(core_.executor(), kRetryMax));
+  version->committing = true;
+  auto info = co_await core_.origin.commit_blocks(object, std::move(blocks), std::move(options),
+                                                  context.tightened(core_.executor(), kRetryMax));
+  version->committing = false;
+  co_return info;
 }
 
 // Somebody else's version stands where ours should go, or ours is there already.
@@ -429,7 +475,7 @@ Task<Result<ObjectInfo>> WriteBack::settle_conflict(Version version) {
   }
   std::string theirs = decode_attributes(there->metadata).write_id;
   if (theirs == version->write_id_text()) co_return std::move(*there);
-  if (theirs.starts_with(version->record.write_id.to_hex() + ".")) {
+  if (version->descends_from(theirs)) {
     version->record.base_etag = there->etag;  // an earlier state of this very file
     version->record.must_be_absent = false;
     co_return fail(Code::kUnavailable, "an earlier state of this file was committed");
@@ -450,7 +496,6 @@ Task<Status> WriteBack::move_aside(Version version) {
     record.object = std::string(parent_of(from)) + (parent_of(from).empty() ? "" : "/") +
                     "conflict-" + record.write_id.to_hex();
   }
-  record.metadata["shoalwriteid"] = version->write_id_text();
   if (version->small) {
     SHOAL_CO_RETURN_IF_ERROR(co_await core_.store.stage_small(record, as_bytes(*version->bytes)));
   } else {

@@ -31,11 +31,17 @@ struct StagedVersion {
   bool durable = false;                       // the store has a durable record of it
   bool modified = true;                       // changed since that record
   std::shared_ptr<StagedVersion> supersedes;  // sealed before; dropped once this one is durable
+  // Write ids (hex, with spaces between) of versions that this one follows and whose upload may
+  // have reached the origin unnoticed: meeting one there is no conflict.
+  std::string ancestors;
+  bool tried = false;   // an upload began: the origin may have it, or an ancestor
+  bool reseal = false;  // recovered unsealed: checksums and data are not durable yet
 
   // Upload.
   bool committed = false;
   bool dropped = false;  // given up by its owner (unlinked, replaced)
   bool uploading = false;
+  bool committing = false;  // the request that makes it visible is on its way
   bool queued = false;
   bool forced = false;  // somebody waits: no delay
   SteadyTime not_before{};
@@ -48,7 +54,13 @@ struct StagedVersion {
 
   uint64_t size() const { return file ? file->size() : bytes ? bytes->size() : record.size; }
   std::string write_id_text() const;
+  // Whether `write_id` (text, as in metadata) names this version's earlier state or an ancestor.
+  bool descends_from(const std::string& write_id) const;
+  void add_ancestor(const StagedVersion& before);
 };
+
+// In a staged record's metadata only; never sent to the origin.
+inline constexpr const char* kAncestorsName = "shoalancestors";
 
 struct BacklogItem {
   std::string object;
