@@ -145,7 +145,9 @@ Task<void> Client::write_some(OpenFile& open, File& file, bool append) {
   auto written = co_await kernel_.fs.write(open.handle, offset, bytes.span(), context());
   if (!written) {
     model_.change_failed(file, patch);
-    tolerate(written.error(), "write");
+    if (!file.unlinked || written.error().code() != Code::kStale) {
+      tolerate(written.error(), "write");
+    }
     co_return;
   }
   model_.changed(file, patch);
@@ -202,6 +204,7 @@ Task<void> Client::read_some(OpenFile& open, File& file, const std::string& path
   auto count = co_await kernel_.fs.read(open.handle, offset, buffer.span(), context());
   ground_.findings.count("reads");
   if (!count) {
+    if (file.unlinked && count.error().code() == Code::kStale) co_return;
     tolerate(count.error(), "read " + path);
     co_return;
   }

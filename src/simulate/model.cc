@@ -123,6 +123,7 @@ void Model::begin_remove(const std::string& path) { add_possible(slots_[path], n
 
 void Model::removed(const std::string& path) {
   Slot& at = slots_[path];
+  if (at.now) at.now->unlinked = true;
   at.now = nullptr;
   at.possible = {nullptr};
   at.observed = true;
@@ -147,6 +148,7 @@ void Model::renamed(const std::string& from, const std::string& to) {
   std::erase_if(pledges_, [&](const Pledge& p) { return p.from == from && p.to == to; });
   source.now = nullptr;
   source.possible = {nullptr};
+  if (target.now) target.now->unlinked = true;
   target.now = file;
   target.possible = {file};
   target.observed = true;

@@ -44,7 +44,7 @@ struct File {
   std::vector<Candidate> durable;
   bool may_vanish = true;        // nothing of it was ever acknowledged
   bool in_files_tier = false;    // changes happen in place, so a crash may leave some of them
-  bool foreign = false;          // changed behind our back: only its own checks apply
+  bool unlinked = false;  // open without a name: bytes never fetched are gone (ESTALE)
   uint64_t changes = 0;          // readers look whether it moved under them
   uint32_t changing = 0;         // changes in flight
   std::optional<uint32_t> mode;  // permission bits, if known
