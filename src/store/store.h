@@ -90,7 +90,8 @@ class ReadView {
 
   // The store's side.
   void set_size(uint64_t size);
-  void set_present(uint64_t piece, bool present);  // clearing bumps the epoch first
+  void set_present(uint64_t piece,
+                   bool present);  // clearing bumps the epoch, after the bit and before the hole
   void bump_epoch() { epoch_.fetch_add(1, std::memory_order_acq_rel); }
 
  private:
