@@ -429,17 +429,20 @@ Task<Status> FileSystemImpl::stage_clean(Inode& inode, bool discard, Context con
   } else {
     version->small = false;
     bool shared = file_users_.at(content.file.get()) > 1;
-    Status converted;
-    if (!shared) converted = co_await core_.store.convert_to_staged(content.file, version->record);
-    if (shared || (!converted && converted.error().code() == Code::kBusy)) {
-      SHOAL_CO_ASSIGN_OR_RETURN(FileRef copy,
-                                co_await core_.store.clone_staged(content.file, version->record));
-      drop_content(inode);
-      set_file(inode, std::move(copy), true, version->record.object, inode.etag);
+    // In place if nobody else uses the file: our reference is then the only one. Readers of this
+    // inode find no content meanwhile and wait for the lock.
+    FileRef file = content.file;
+    if (content.fetcher) co_await content.fetcher->wait_idle();
+    drop_content(inode);
+    Status converted = fail(Code::kBusy, "shared");
+    if (!shared) converted = co_await core_.store.convert_to_staged(file, version->record);
+    if (!converted && converted.error().code() == Code::kBusy) {
+      SHOAL_CO_ASSIGN_OR_RETURN(file, co_await core_.store.clone_staged(file, version->record));
     } else {
       SHOAL_CO_RETURN_IF_ERROR(std::move(converted));
-      version->durable = true;  // the store will find it after a crash
     }
+    bool may_miss = !file->complete();
+    set_file(inode, std::move(file), may_miss, version->record.object, inode.etag);
     version->file = content.file;
   }
   static_cast<void>(context);
@@ -602,7 +605,11 @@ Task<Result<size_t>> FileSystemImpl::write(HandleId id, uint64_t offset, ConstBy
 Task<Status> FileSystemImpl::resize_locked(Inode& inode, uint64_t size, Context context) {
   if (size > kFileBytesMax) co_return fail(Code::kTooLarge, "beyond what one object can hold");
   bool already_open = inode.staged && !inode.staged->record.sealed;
-  if (!already_open) SHOAL_CO_RETURN_IF_ERROR(co_await begin_write(inode, size == 0, context));
+  if (already_open) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await load(inode, context));
+  } else {
+    SHOAL_CO_RETURN_IF_ERROR(co_await begin_write(inode, size == 0, context));
+  }
   if (inode.content.small && size > kSmallBytesMax) {
     SHOAL_CO_RETURN_IF_ERROR(co_await spill(inode));
   }
