@@ -51,6 +51,13 @@ std::shared_ptr<Fetcher::Fetch> Fetcher::find(uint64_t offset) {
   return nullptr;
 }
 
+std::shared_ptr<Fetcher::Fetch> Fetcher::find_in(Range range) {
+  for (const auto& fetch : fetches_) {
+    if (fetch->range.offset < range.end() && range.offset < fetch->range.end()) return fetch;
+  }
+  return nullptr;
+}
+
 std::vector<Range> Fetcher::unclaimed(Range range) {
   std::vector<Range> open;
   for (Range gap : file_->missing(range)) {
@@ -235,7 +242,7 @@ Task<Status> Fetcher::complete(Range range, std::function<void(uint64_t)> progre
         if (!memory || start(part, std::move(*memory)) == nullptr) break;
       }
     }
-    while (auto fetch = find(at)) {
+    while (auto fetch = find_in(now)) {
       while (!fetch->filled) SHOAL_CO_RETURN_IF_ERROR(co_await fetch->changed.wait(context));
       SHOAL_CO_RETURN_IF_ERROR(fetch->status);
     }

@@ -46,6 +46,8 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
  private:
   struct Fetch;
   std::shared_ptr<Fetch> find(uint64_t offset);
+  // Some fetch that overlaps the range, or null.
+  std::shared_ptr<Fetch> find_in(Range range);
   std::shared_ptr<Fetch> start(Range range, Permit memory);
   // Starts fetches for the missing parts of the range that nobody fetches yet, waiting for memory.
   Task<Status> demand(Range range, Context context);

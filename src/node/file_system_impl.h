@@ -113,11 +113,15 @@ class FileSystemImpl final : public FileSystem {
   Task<Result<bool>> directory_is_empty(std::string path, Context context);
   Task<Status> rename_file(Inode& source, Inode& to_directory, std::string to, Inode* target,
                            Context context);
+  Task<Status> rename_file_locked(Inode& source, Inode& to_directory, std::string to, Inode* target,
+                                  Context context);
   Task<Status> rename_staged(Inode& source, std::string from, std::string to, Inode* target,
                              Context context);
   Task<Status> rename_clean(Inode& source, std::string from, std::string to, Context context);
   Task<Status> rename_directory(Inode& source, Inode& to_directory, std::string to,
                                 Context context);
+  Task<Status> rename_directory_of(Inode& source, Inode& to_directory, std::string to,
+                                   std::vector<WriteBack::Version> staged, Context context);
   Task<Status> rename_one_object(ObjectInfo info, std::string to, Context context);
   void rename_in_tree(Inode& inode, Inode& directory, const std::string& name);
 
@@ -141,6 +145,10 @@ class FileSystemImpl final : public FileSystem {
   Task<Status> zero_locked(Inode& inode, Range range, Context context);
   Task<Status> bring_edges(Inode& inode, Range range, uint64_t new_size, Context context);
   Task<Status> seal(Inode& inode, bool close, Context context);
+  // After a failure: sees to it that what is staged here and not open for writing goes on towards
+  // the origin.
+  void resume(Inode& inode);
+  static Task<void> seal_later(FileSystemImpl* self, InodeUse inode);
   Task<Status> save_record(Inode& inode);
   Task<Status> seal_and_ack(Inode& inode, bool close, Context context);
   void touch(Inode& inode);

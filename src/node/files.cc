@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "async/backoff.h"
 #include "base/object_name.h"
 #include "node/fetcher.h"
 #include "node/file_system_impl.h"
@@ -217,7 +218,13 @@ Task<Result<OpenResult>> FileSystemImpl::open(InodeId id, uint32_t flags, bool c
       co_return fail(std::move(loaded).error());
     }
   }
-  if (discard) SHOAL_CO_RETURN_IF_ERROR(co_await begin_write(*inode, true, context));
+  if (discard) {
+    Status begun = co_await begin_write(*inode, true, context);
+    if (!begun) {
+      resume(*inode);
+      co_return fail(std::move(begun).error());
+    }
+  }
   result.handle = add_handle(*inode, flags);
   Handle& handle = *handles_.at(static_cast<uint64_t>(result.handle));
   result.mode =
@@ -281,6 +288,7 @@ Task<void> FileSystemImpl::release(HandleId id) {
       if (!sealed) {
         core_.log.error("{}: its last bytes could not be made durable: {}",
                         inode.staged->record.object, sealed.error().to_string());
+        resume(inode);
       } else if (inode.staged) {
         write_back_.enqueue(inode.staged, inode.staged->forced);
       }
@@ -440,6 +448,7 @@ Task<Status> FileSystemImpl::stage_clean(Inode& inode, bool discard, Context con
       SHOAL_CO_ASSIGN_OR_RETURN(file, co_await core_.store.clone_staged(file, version->record));
     } else {
       SHOAL_CO_RETURN_IF_ERROR(std::move(converted));
+      version->durable = true;  // the store will find it after a crash
     }
     bool may_miss = !file->complete();
     set_file(inode, std::move(file), may_miss, version->record.object, inode.etag);
@@ -716,6 +725,36 @@ Task<Status> FileSystemImpl::seal(Inode& inode, bool close, Context context) {
     }
   }
   co_return Status();
+}
+
+void FileSystemImpl::resume(Inode& inode) {
+  WriteBack::Version version = inode.staged;
+  if (version == nullptr || version->dropped || inode.writers > 0) return;
+  if (version->record.sealed && version->durable && !version->modified) {
+    write_back_.enqueue(version, version->forced);
+    return;
+  }
+  if (inode.seal_waits) return;
+  inode.seal_waits = core_.gate.spawn(seal_later(this, InodeUse(tree_, inode)));
+}
+
+// The writer heard of the failure, but its bytes must not stay staged for ever.
+Task<void> FileSystemImpl::seal_later(FileSystemImpl* self, InodeUse inode) {
+  NodeCore& core = self->core_;
+  Backoff backoff(core.world.random, std::chrono::seconds(1), std::chrono::seconds(60));
+  while (inode->staged && !inode->staged->dropped && inode->writers == 0) {
+    Status slept = co_await sleep_for(core.executor(), backoff.next(), {kNever, &core.stopping});
+    if (!slept) break;
+    auto permit = co_await inode->lock.acquire(1, {kNever, &core.stopping});
+    if (!permit) break;
+    if (!inode->staged || inode->staged->dropped || inode->writers > 0) break;
+    Status sealed = co_await self->seal(*inode, true, core.background());
+    if (!sealed) continue;
+    self->write_back_.enqueue(inode->staged, inode->staged->forced);
+    if (inode->handles == 0) self->drop_content(*inode);
+    break;
+  }
+  inode->seal_waits = false;
 }
 
 // Writes the staged version's record (and small bytes) durably, with the inode's attributes.

@@ -38,9 +38,13 @@ Task<Status> FileSystemImpl::set_size(Inode& inode, uint64_t size, Context conte
     replace_inode(inode);
     co_return fail(Code::kStale, "truncated while read through the kernel");
   }
-  SHOAL_CO_RETURN_IF_ERROR(co_await resize_locked(inode, size, context));
-  if (inode.writers > 0) co_return Status();
-  SHOAL_CO_RETURN_IF_ERROR(co_await seal(inode, true, context));
+  Status status = co_await resize_locked(inode, size, context);
+  if (status && inode.writers > 0) co_return Status();
+  if (status) status = co_await seal(inode, true, context);
+  if (!status) {
+    resume(inode);
+    co_return status;
+  }
   if (inode.staged && !inode.staged->dropped) write_back_.enqueue(inode.staged, false);
   if (inode.handles == 0) drop_content(inode);
   co_return Status();

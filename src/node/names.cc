@@ -667,6 +667,16 @@ Task<Status> FileSystemImpl::rename_clean(Inode& source, std::string from, std::
 
 Task<Status> FileSystemImpl::rename_file(Inode& source, Inode& to_directory, std::string to,
                                          Inode* target, Context context) {
+  Status status = co_await rename_file_locked(source, to_directory, std::move(to), target, context);
+  if (!status) {
+    resume(source);
+    if (target != nullptr) resume(*target);
+  }
+  co_return status;
+}
+
+Task<Status> FileSystemImpl::rename_file_locked(Inode& source, Inode& to_directory, std::string to,
+                                                Inode* target, Context context) {
   std::string from_path = tree_.path(source);
   std::string to_path = join_path(tree_.path(to_directory), to);
   Inode& from_directory = *source.parent;
@@ -720,9 +730,23 @@ Task<Status> FileSystemImpl::rename_one_object(ObjectInfo info, std::string to, 
 
 Task<Status> FileSystemImpl::rename_directory(Inode& source, Inode& to_directory, std::string to,
                                               Context context) {
+  std::vector<WriteBack::Version> staged = write_back_.below(tree_.path(source));
+  Status status =
+      co_await rename_directory_of(source, to_directory, std::move(to), staged, context);
+  if (!status) {
+    for (const auto& version : staged) {
+      bool open = version->inode != nullptr && version->inode->writers > 0;
+      if (version->record.sealed && version->durable && !open) write_back_.enqueue(version, false);
+    }
+  }
+  co_return status;
+}
+
+Task<Status> FileSystemImpl::rename_directory_of(Inode& source, Inode& to_directory, std::string to,
+                                                 std::vector<WriteBack::Version> staged,
+                                                 Context context) {
   std::string from_path = tree_.path(source);
   std::string to_path = join_path(tree_.path(to_directory), to);
-  std::vector<WriteBack::Version> staged = write_back_.below(from_path);
   for (const auto& version : staged) {
     co_await write_back_.halt(version);
     Inode* inode = version->inode;

@@ -55,6 +55,7 @@ struct Inode {
   uint32_t writers = 0;       // handles open for writing
   uint32_t passthroughs = 0;  // handles that the kernel reads by itself
   uint32_t handles = 0;
+  bool seal_waits = false;  // a background task tries to seal what a failed close left open
   bool pages_good = false;  // the kernel's cached pages are of this content
 
   Semaphore lock;  // serialises changes of content and staged
