@@ -164,7 +164,12 @@ Task<Status> NodeImpl::set_pin(std::string path, bool pinned, Context context) {
 
 Task<Result<uint64_t>> NodeImpl::evict(std::string path, Context context) {
   SHOAL_CO_RETURN_IF_ERROR(context.check(core_.executor()));
-  co_return co_await core_.store.evict(std::move(path), true);
+  uint64_t freed = 0;
+  if (!path.empty()) {
+    SHOAL_CO_ASSIGN_OR_RETURN(freed, co_await core_.store.evict(path, false));
+  }
+  SHOAL_CO_ASSIGN_OR_RETURN(uint64_t below, co_await core_.store.evict(path, true));
+  co_return freed + below;
 }
 
 }  // namespace

@@ -250,13 +250,13 @@ class Durability(ShoalTest):
         self.start("--cache-size", "128MiB", "--upload-delay", "0s", origin=stub.url)
         self.write("a", pattern(20 * MIB, 1))
         self.daemon.sync()
-        stub.faults(outage=True)
+        stub.faults(script=[{"fault": "busy", "method": "PUT", "count": 1_000_000_000}])
         written = {}
         with self.assertRaises(OSError) as caught:
             for i in range(40):
                 self.write(f"f{i}", pattern(8 * MIB, i))
                 written[f"f{i}"] = i
-        self.assertEqual(caught.exception.errno, errno.ENOSPC)
+        self.assertEqual(caught.exception.errno, errno.ENOSPC, self.daemon.log())
         self.assertGreater(len(written), 5)
         stub.faults()
         self.daemon.sync()

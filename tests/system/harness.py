@@ -176,7 +176,7 @@ class ShoalTest(unittest.TestCase):
         if not os.path.exists(SHOAL):
             self.fail(f"{SHOAL} is not built")
         self.directory = tempfile.mkdtemp(prefix="shoal-test-", dir=os.environ.get("TEST_DIRECTORY"))
-        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
+        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=not os.environ.get("TEST_KEEP"))
         self.origin = os.path.join(self.directory, "origin")
         self.cache = os.path.join(self.directory, "cache")
         self.mount = os.path.join(self.directory, "mnt")
