@@ -116,7 +116,7 @@ def sources(folder):
 
 
 def is_test(path):
-    return bool(re.search(r"(_test|_fuzz|_bench|_model|test_support)\w*\.(cc|h)$", path)) or "/test" in path
+    return bool(re.search(r"(_test|_fuzz|_bench|_compare|_model|test_support)\w*\.(cc|h)$", path)) or "/test" in path
 
 
 def check_rooms(findings):

@@ -228,7 +228,9 @@ class Server final : public AdminServer {
       return httplib::Server::HandlerResponse::Handled;
     });
     server.Get("/metrics", [this](const auto&, auto& response) {
-      response.set_content(registry_.prometheus_text(), "text/plain; version=0.0.4");
+      std::string text = registry_.prometheus_text();
+      if (auto report = node_.report()) text += status_metrics(*report);
+      response.set_content(std::move(text), "text/plain; version=0.0.4");
     });
     server.Get("/healthz", [this](const auto&, auto& response) { answer_health(response); });
     server.Get("/status.json", [this](const auto&, auto& response) {
@@ -278,8 +280,9 @@ class Server final : public AdminServer {
     response.set_chunked_content_provider(
         "application/x-ndjson",
         [this, job = *job](size_t, httplib::DataSink& sink) { return stream(*job, sink); },
-        [job = *job](bool complete) {
-          if (!complete) job->cancel();  // the asker went away
+        [job = *job](bool) {
+          // The asker went away, or we stop (which the library calls a success).
+          if (!job->wait(milliseconds(0)).outcome) job->cancel();
         });
   }
 

@@ -4,6 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/object_name.h"
+
 namespace shoal {
 namespace {
 
@@ -35,7 +37,10 @@ Code code_of_name(std::string_view name) {
 }  // namespace
 
 std::string encode_job_request(const JobRequest& request, bool detach) {
-  Json json = {{"paths", request.paths}, {"level", request.level}, {"detach", detach}};
+  // JSON carries text only, names may be other bytes.
+  Json paths = Json::array();
+  for (const std::string& path : request.paths) paths.push_back(percent_encode(path, true));
+  Json json = {{"paths", paths}, {"encoded", true}, {"level", request.level}, {"detach", detach}};
   if (request.timeout) {
     json["timeout_ms"] =
         std::chrono::duration_cast<std::chrono::milliseconds>(*request.timeout).count();
@@ -53,9 +58,14 @@ Result<DecodedJob> decode_job_request(JobKind kind, std::string_view body) {
     return fail(Code::kInvalidArgument,
                 fmt::format("\"paths\" must be an array of 1 to {} names", kPathsMax));
   }
+  auto marked = json.find("encoded");
+  bool encoded = marked != json.end() && marked->is_boolean() && marked->get<bool>();
   for (const Json& path : *paths) {
     if (!path.is_string()) return fail(Code::kInvalidArgument, "a path must be a string");
     std::string name = path.get<std::string>();
+    if (encoded) {
+      SHOAL_ASSIGN_OR_RETURN(name, percent_decode(name));
+    }
     while (name.ends_with('/')) name.pop_back();
     if (name.starts_with('/') || name.size() > 1024 || name.find('\0') != std::string::npos) {
       return fail(Code::kInvalidArgument, "a path must be an object's name, at most 1,024 bytes");

@@ -91,6 +91,7 @@ TEST_F(AdminTest, serves_status_metrics_health_and_page_on_both) {
     ASSERT_EQ(report->backlog.size(), 1u);
     EXPECT_EQ(report->backlog[0].last_error, "no network");
     EXPECT_NE(client.get("/metrics")->find("shoal_test_total 3"), std::string::npos);
+    EXPECT_NE(client.get("/metrics")->find("\nshoal_dirty_objects 2\n"), std::string::npos);
     EXPECT_EQ(*client.get("/healthz"), "ok\n");
     EXPECT_NE(client.get("/")->find("<title>Shoal</title>"), std::string::npos);
     EXPECT_FALSE(client.get("/nothing"));
@@ -199,6 +200,11 @@ TEST(AdminProtocol, refuses_bad_bodies) {
   ASSERT_TRUE(job);
   EXPECT_EQ(job->request.paths[0], "a/b");
   EXPECT_TRUE(job->detach);
+  // Names need not be text.
+  job = decode_job_request(
+      JobKind::kWarm, encode_job_request({JobKind::kWarm, {"a%\xff/b"}, "durable", {}}, false));
+  ASSERT_TRUE(job);
+  EXPECT_EQ(job->request.paths[0], "a%\xff/b");
 }
 
 TEST(Status, json_has_the_promised_keys) {

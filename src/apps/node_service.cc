@@ -33,9 +33,11 @@ struct NodeService::Flow {
   bool ended = false;
 };
 
-NodeService::NodeService(Shard& shard, Node& node, Registry& registry, NodeReport base)
+NodeService::NodeService(Shard& shard, Node& node, Registry& registry, const Log& log,
+                         NodeReport base)
     : shard_(shard),
       node_(node),
+      log_(log),
       origin_metrics_(registry),
       node_metrics_(registry),
       mount_metrics_(registry),
@@ -129,6 +131,14 @@ Task<void> NodeService::run(NodeService& self, std::shared_ptr<Flow> flow) {
   }
   Status outcome = co_await self.work(flow, context);
   flow->ended = true;
+  // Nobody else hears of a job in the background.
+  std::string_view name = job_name(flow->request.kind);
+  const std::string& path = flow->request.paths.front();
+  if (outcome) {
+    self.log_.info("{} of \"{}\" is done", name, path);
+  } else if (outcome.error().code() != Code::kCancelled) {
+    self.log_.warning("{} of \"{}\" failed: {}", name, path, outcome.error().message());
+  }
   --self.running_;
   flow->job->finish(std::move(outcome));
 }

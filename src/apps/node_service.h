@@ -17,7 +17,7 @@ class NodeService final : public NodeControl {
  public:
   // What does not change while the node runs. `base` carries names, addresses and the like.
   // Everything outlives the service.
-  NodeService(Shard& shard, Node& node, Registry& registry, NodeReport base);
+  NodeService(Shard& shard, Node& node, Registry& registry, const Log& log, NodeReport base);
   ~NodeService() override;
 
   Result<NodeReport> report() override;
@@ -43,6 +43,7 @@ class NodeService final : public NodeControl {
 
   Shard& shard_;
   Node& node_;
+  const Log& log_;
   OriginMetrics origin_metrics_;
   NodeMetrics node_metrics_;
   fuse::Metrics mount_metrics_;

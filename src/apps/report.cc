@@ -150,6 +150,25 @@ Result<NodeReport> parse_status_json(std::string_view text) {
   return r;
 }
 
+std::string status_metrics(const NodeReport& r) {
+  std::string out;
+  auto gauge = [&out](std::string_view name, std::string_view help, auto value) {
+    fmt::format_to(std::back_inserter(out), "# HELP {} {}\n# TYPE {} gauge\n{} {}\n", name, help,
+                   name, name, value);
+  };
+  gauge("shoal_files_bytes", "Bytes of cached and staged files.", r.files.bytes);
+  gauge("shoal_files_capacity_bytes", "Most bytes of files.", r.files.capacity);
+  gauge("shoal_blocks_bytes", "Bytes of small objects.", r.blocks.bytes);
+  gauge("shoal_blocks_capacity_bytes", "Most bytes of small objects.", r.blocks.capacity);
+  gauge("shoal_blocks_count", "Small objects.", r.blocks.count);
+  gauge("shoal_dirty_objects", "Objects that wait for upload.", r.dirty.objects);
+  gauge("shoal_dirty_bytes", "Bytes that wait for upload.", r.dirty.bytes);
+  gauge("shoal_dirty_oldest_seconds", "Age of the oldest of them.", r.dirty.oldest_seconds);
+  gauge("shoal_resident_memory_bytes", "Memory of the daemon.", r.memory.rss_bytes);
+  gauge("shoal_uptime_seconds", "Time since the start.", r.uptime_seconds);
+  return out;
+}
+
 std::string status_table(const NodeReport& r) {
   std::string out;
   auto to = std::back_inserter(out);

@@ -65,6 +65,8 @@ struct NodeReport {
 std::string status_json(const NodeReport& self);
 // The answering node's report out of status_json's text. Tolerates keys that it does not know.
 Result<NodeReport> parse_status_json(std::string_view text);
+// Prometheus text: gauges, and what no room counts itself.
+std::string status_metrics(const NodeReport& report);
 // For people.
 std::string status_table(const NodeReport& report);
 

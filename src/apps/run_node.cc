@@ -195,7 +195,7 @@ Status RunningParts::start_admin() {
   base.cache_dir = cache_dir_;
   base.ack = options_.ack;
   base.warnings = plan_.warnings;
-  service_ = std::make_unique<NodeService>(*shard_, *node_, registry_, std::move(base));
+  service_ = std::make_unique<NodeService>(*shard_, *node_, registry_, log_, std::move(base));
   AdminOptions admin;
   admin.socket_path = runtime_dir_ + "/" + key_ + ".sock";
   admin.http = options_.http;
@@ -291,14 +291,14 @@ void RunningParts::stop() {
   log_.info("stopped");
 }
 
-// During the orderly stop a second signal means: now. Everything acknowledged is on disk already,
-// and the cache's store is made for ends like this one.
+// While the node starts or stops, a (further) signal means: now. Everything acknowledged is on disk
+// already, and the cache's store is made for ends like this one.
 class ImpatientWatch {
  public:
   explicit ImpatientWatch(const Log& log) : log_(log), done_(eventfd(0, EFD_CLOEXEC)) {
     thread_ = std::thread([this] {
       if (wait_for_stop(done_, -1) != StopReason::kSignal) return;
-      log_.warning("second signal: leaving at once");
+      log_.warning("a signal while starting or stopping: leaving at once");
       _exit(kExitFailed);
     });
   }
@@ -316,6 +316,12 @@ class ImpatientWatch {
 };
 
 Status check_mountpoint(const std::string& mountpoint) {
+  SHOAL_ASSIGN_OR_RETURN(std::string dir, runtime_dir());
+  for (const RunningNode& node : running_nodes(dir)) {
+    if (node.mountpoint != mountpoint) continue;
+    return fail(Code::kBusy, fmt::format("{} is on {} already (pid {}); first shoal unmount {}",
+                                         node.origin, mountpoint, node.pid, mountpoint));
+  }
   std::error_code error;
   // A dead mount answers ENOTCONN; the session detaches it.
   if (fs::is_directory(mountpoint, error) || error.value() == ENOTCONN) return {};
@@ -345,8 +351,13 @@ int run_node(NodePlan plan) {
   }
   block_stop_signals();
   RunningParts parts(std::move(plan), std::move(*config));
-  if (Status status = parts.start(); !status) {
-    parts.stop();
+  Status status;
+  {
+    ImpatientWatch watch(parts.log());
+    status = parts.start();
+    if (!status) parts.stop();
+  }
+  if (!status) {
     report.fail("shoal: " + status.error().message());
     return kExitFailed;
   }
