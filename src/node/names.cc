@@ -68,7 +68,7 @@ Attributes FileSystemImpl::attributes_of(const Inode& inode) const {
   switch (inode.attributes.kind) {
     case FileKind::kDirectory:
       out.mode = S_IFDIR | inode.attributes.mode.value_or(options.directory_mode);
-      out.links = 2;
+      out.links = 1;  // not counted: tools take 1 for "unknown"
       break;
     case FileKind::kSymlink:
       out.mode = S_IFLNK | 0777;
@@ -81,7 +81,7 @@ Attributes FileSystemImpl::attributes_of(const Inode& inode) const {
   out.allocated = inode.content.file && inode.staged ? inode.content.file->allocated()
                                                      : (out.size + 511) / 512 * 512;
   out.modified = inode.attributes.modified.value_or(inode.modified);
-  out.accessed = std::max(inode.accessed, out.modified);
+  out.accessed = inode.accessed;
   out.changed = std::max(inode.changed, inode.modified);
   return out;
 }
@@ -119,6 +119,7 @@ void FileSystemImpl::changed_names(Inode& directory, const std::string& name) {
     directory.listing = nullptr;
   }
   directory.modified = core_.world.executor.wall_now();
+  if (directory.attributes.modified) directory.attributes.modified = directory.modified;
   directory.changed = directory.modified;
 }
 
@@ -146,7 +147,7 @@ Inode& FileSystemImpl::adopt(Inode& directory, const std::string& name, const Ob
   made.marker = made.is_directory() && !info.etag.empty();
   made.modified = info.modified;
   made.changed = info.modified;
-  made.accessed = info.modified;
+  made.accessed = made.attributes.modified.value_or(info.modified);
   made.fresh_until = core_.now() + core_.options.attr_ttl;
   return made;
 }
@@ -164,7 +165,7 @@ Inode& FileSystemImpl::adopt_staged(Inode& directory, const std::string& name,
   made.etag = version->record.base_etag;
   made.modified = version->record.changed;
   made.changed = version->record.changed;
-  made.accessed = version->record.changed;
+  made.accessed = made.attributes.modified.value_or(version->record.changed);
   made.staged = version;
   version->inode = &made;
   return made;
@@ -493,6 +494,7 @@ Task<Status> FileSystemImpl::remove_file(Inode& directory, Inode& inode, bool re
   // An upload that was cut short may have reached the origin all the same.
   bool maybe_there = !inode.etag.empty() || (inode.staged && inode.staged->tried);
   if (remove_object && maybe_there) {
+    co_await write_back_.let_late_commits_pass(path);
     Status removed = co_await core_.origin.remove(path, Condition::none(), context);
     if (!removed && removed.error().code() != Code::kNotFound) {
       if (inode.staged && inode.staged->record.sealed && inode.staged->durable) {
@@ -612,6 +614,7 @@ Task<Status> FileSystemImpl::rename_staged(Inode& source, std::string from, std:
         co_await source.content.fetcher->complete({0, source.content.file->size()}, {}, context));
   }
   if (maybe_there) {
+    co_await write_back_.let_late_commits_pass(from);
     // Should the rename end here, the version is uploaded under the old name again.
     Status removed = co_await core_.origin.remove(from, Condition::none(), context);
     if (!removed && removed.error().code() != Code::kNotFound) co_return removed;
@@ -647,6 +650,7 @@ Task<Status> FileSystemImpl::rename_staged(Inode& source, std::string from, std:
 
 Task<Status> FileSystemImpl::rename_clean(Inode& source, std::string from, std::string to,
                                           Context context) {
+  co_await write_back_.let_late_commits_pass(from);
   std::string old_etag = source.etag;
   ObjectInfo info;
   if (core_.origin.has_rename()) {
@@ -755,6 +759,7 @@ Task<Status> FileSystemImpl::rename_directory_of(Inode& source, Inode& to_direct
           co_await inode->content.fetcher->complete({0, inode->content.file->size()}, {}, context));
     }
   }
+  co_await write_back_.let_late_commits_pass(from_path);
   // Everything below, and the marker itself.
   std::vector<ObjectInfo> objects;
   ListOptions all;

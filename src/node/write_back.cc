@@ -17,6 +17,8 @@ constexpr uint64_t kWholePutMax = kChunkBytesDefault;  // larger objects go up i
 constexpr Duration kRetryFirst = std::chrono::milliseconds(500);
 constexpr Duration kRetryMax = std::chrono::seconds(60);
 constexpr Duration kCommitGrace = std::chrono::seconds(2);
+constexpr Duration kCommitLate = std::chrono::seconds(10);
+constexpr size_t kLateCommitsMax = 4096;
 
 Condition condition_of(const StagedRecord& record) {
   if (!record.base_etag.empty()) return Condition::match(record.base_etag);
@@ -218,17 +220,31 @@ Task<void> WriteBack::halt(Version version) {
     }
     version->queued = false;
   }
-  // A commit on its way should end by itself: cancelled, it may still happen later.
   SteadyTime patience = core_.now() + kCommitGrace;
   while (version->uploading && version->committing && core_.now() < patience) {
     Status status = co_await version->changed.wait({patience, nullptr});
     static_cast<void>(status);
+  }
+  if (version->uploading && version->committing) {
+    std::erase_if(late_commits_, [&](const auto& item) { return item.second <= core_.now(); });
+    if (late_commits_.size() >= kLateCommitsMax) late_commits_.erase(late_commits_.begin());
+    late_commits_[version->record.object] = core_.now() + kCommitLate;
   }
   while (version->uploading) {
     version->cancel.request();
     Status status = co_await version->changed.wait({});
     SHOAL_ASSERT(status.has_value());
   }
+}
+
+Task<void> WriteBack::let_late_commits_pass(std::string path) {
+  SteadyTime until = SteadyTime::min();
+  for (const auto& [object, when] : late_commits_) {
+    if (object == path || object.starts_with(path + "/")) until = std::max(until, when);
+  }
+  if (until <= core_.now()) co_return;
+  Status slept = co_await sleep_for(core_.executor(), until - core_.now(), {kNever, &stop_});
+  static_cast<void>(slept);
 }
 
 Task<Status> WriteBack::wait_committed(Version version, Context context) {

@@ -105,7 +105,12 @@ class WriteBack {
   // A sealed, durable version: upload it after the configured delay, or now.
   void enqueue(const Version& version, bool now);
   // Takes it out of the queue and waits until no upload of it runs. It may be committed afterwards.
+  // A commit that is on its way gets a moment to end by itself; cancelled, it may still happen in
+  // the origin, later.
   Task<void> halt(Version version);
+  // Before a name is taken away in the origin: waits until no cancelled commit can come late and
+  // make the object again. Covers names below the path too.
+  Task<void> let_late_commits_pass(std::string path);
   // Waits until it is committed (or dropped). Fails with the last error at the deadline.
   Task<Status> wait_committed(Version version, Context context);
   // Forgets it, in memory and in the store. halt() first.
@@ -135,6 +140,7 @@ class WriteBack {
   Callbacks callbacks_;
   std::map<std::string, Version> by_name_;
   std::multimap<SteadyTime, Version> queue_;
+  std::map<std::string, SteadyTime> late_commits_;  // by object: may still happen until then
   Signal queue_changed_;
   Semaphore slots_;   // 1 for a small object, 4 for one in blocks
   Semaphore blocks_;  // blocks in flight
