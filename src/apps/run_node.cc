@@ -119,7 +119,13 @@ Status RunningParts::start_log() {
 }
 
 Task<Status> RunningParts::probe() {
-  co_return co_await origin_->probe(!options_.read_only, Context::within(*shard_, kProbeLimit));
+  Status status =
+      co_await origin_->probe(!options_.read_only, Context::within(*shard_, kProbeLimit));
+  if (!status && status.error().code() == Code::kPermissionDenied && !options_.read_only) {
+    co_return fail(Code::kPermissionDenied,
+                   status.error().message() + "; or mount with --read-only");
+  }
+  co_return status;
 }
 
 // A cache that knows this origin already may hold what must be uploaded, and can serve reads while
@@ -228,6 +234,7 @@ Status RunningParts::start_mount() {
 Status RunningParts::publish() {
   RunningNode node;
   node.pid = getpid();
+  node.started = process_start(node.pid).value_or(0);
   node.mountpoint = session_ ? session_->mountpoint() : "";
   node.origin = origin_->display_name();
   node.cache_dir = cache_dir_;

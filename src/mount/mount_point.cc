@@ -10,6 +10,7 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -288,8 +289,10 @@ Status require_usable(const std::string& mountpoint, bool nonempty) {
 // Refuses a place that a live mount of ours has, and clears one that a dead mount has.
 Status clear_dead_mount(const std::string& mountpoint, const Log& log) {
   for (int round = 0; round < 8; ++round) {
-    struct stat stat;
-    bool dead = ::stat(mountpoint.c_str(), &stat) != 0 && errno == ENOTCONN;
+    // statfs(2) always asks the daemon; stat(2) may be answered from attributes that the kernel
+    // still trusts though the daemon is dead.
+    struct statfs about;
+    bool dead = ::statfs(mountpoint.c_str(), &about) != 0 && errno == ENOTCONN;
     auto ours = find_mount(mountpoint);
     if (!dead) {
       if (!ours) return {};

@@ -106,7 +106,7 @@ class BadInput(ShoalTest):
         write("cache-size = \n")
         self.refuse(*self.mount_arguments(self.origin, "--config", config), says="shoal.toml", code=2)
         self.refuse(*self.mount_arguments(self.origin, "--config", config + "x"), says=config + "x")
-        self.refuse("mount", says="ORIGIN", code=2)
+        self.refuse("mount", says="origin", code=2)
         self.refuse("mount", self.origin, self.mount, "--frobnicate", says="frobnicate", code=2)
 
     def test_read_only_origin(self):

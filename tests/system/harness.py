@@ -118,6 +118,7 @@ class Daemon:
         environment.setdefault("AZURE_STORAGE_ACCOUNT", STUB_ACCOUNT)
         environment.setdefault("AZURE_STORAGE_KEY", STUB_KEY)
         log_file = open(self.log_path, "ab")
+        begun = log_file.tell()
         self.process = subprocess.Popen(
             [SHOAL, "mount", origin, mountpoint, "--cache-dir", cache, "--foreground",
              *([] if "--cache-size" in flags else ["--cache-size", "2GiB"]), *flags],
@@ -125,14 +126,15 @@ class Daemon:
             group=user and user)
         log_file.close()
         if not expect_failure:
-            eventually(lambda: self.process.poll() is not None or os.path.ismount(mountpoint),
-                       "the mount to appear")
+            eventually(lambda: self.process.poll() is not None or
+                       " is mounted on " in self.log(begun), "the mount to appear")
             if self.process.poll() is not None:
                 raise AssertionError("shoal mount failed:\n" + self.log())
 
-    def log(self):
-        with open(self.log_path, errors="replace") as file:
-            return file.read()[-4000:]
+    def log(self, begin=0):
+        with open(self.log_path, "rb") as file:
+            file.seek(begin)
+            return file.read()[-4000:].decode(errors="replace")
 
     def status(self):
         out = subprocess.run([SHOAL, "status", self.mountpoint, "--json"], capture_output=True,
