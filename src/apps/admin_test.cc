@@ -246,6 +246,8 @@ TEST(Runtime, publishes_withdraws_and_forgets_the_dead) {
   std::string dir = name;
   RunningNode node;
   node.pid = getpid();
+  ASSERT_TRUE(process_start(node.pid).has_value());
+  node.started = *process_start(node.pid);
   node.mountpoint = "/mnt/x";
   node.socket = dir + "/x.sock";
   node.token = "t";
@@ -253,7 +255,7 @@ TEST(Runtime, publishes_withdraws_and_forgets_the_dead) {
   struct stat info{};
   ASSERT_EQ(stat((dir + "/x.json").c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0600u);
-  node.pid = 0x3ffffff;  // above pid_max
+  --node.started;  // another process with the same number
   ASSERT_TRUE(publish_node(dir, "dead", node));
   ASSERT_TRUE(write_private_file(dir + "/odd.json", "{"));
   auto nodes = running_nodes(dir);

@@ -2,12 +2,12 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <signal.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -34,6 +34,9 @@ std::optional<RunningNode> parse_node(const std::string& text) {
   auto pid = json.find("pid");
   if (pid == json.end() || !pid->is_number_integer()) return std::nullopt;
   node.pid = pid->get<int64_t>();
+  auto started = json.find("started");
+  if (started == json.end() || !started->is_number_integer()) return std::nullopt;
+  node.started = started->get<int64_t>();
   node.mountpoint = text_field("mountpoint");
   node.origin = text_field("origin");
   node.cache_dir = text_field("cache_dir");
@@ -44,8 +47,6 @@ std::optional<RunningNode> parse_node(const std::string& text) {
   if (node.pid <= 0 || node.socket.empty()) return std::nullopt;
   return node;
 }
-
-bool is_alive(int64_t pid) { return kill(static_cast<pid_t>(pid), 0) == 0 || errno == EPERM; }
 
 }  // namespace
 
@@ -74,15 +75,30 @@ Result<std::string> runtime_dir() {
   return dir;
 }
 
+std::optional<int64_t> process_start(int64_t pid) {
+  auto text = read_small_file(fmt::format("/proc/{}/stat", pid));
+  if (!text) return std::nullopt;
+  // "pid (name) state ...": the name may hold anything, so count from its end.
+  size_t end = text->rfind(')');
+  if (end == std::string::npos) return std::nullopt;
+  char state = '\0';
+  long long start = 0;
+  constexpr const char* kFormat =
+      " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %lld";
+  if (sscanf(text->c_str() + end + 1, kFormat, &state, &start) != 2) return std::nullopt;
+  if (state == 'Z' || state == 'X') return std::nullopt;  // dead, but nobody has buried it
+  return start;
+}
+
 std::string runtime_key(const std::string& mountpoint_or_cache_dir) {
   return hash_string(mountpoint_or_cache_dir).to_hex().substr(0, 16);
 }
 
 Status publish_node(const std::string& dir, const std::string& key, const RunningNode& node) {
-  Json json = {{"pid", node.pid},       {"mountpoint", node.mountpoint},
-               {"origin", node.origin}, {"cache_dir", node.cache_dir},
-               {"http", node.http},     {"socket", node.socket},
-               {"token", node.token},   {"log_file", node.log_file}};
+  Json json = {
+      {"pid", node.pid},       {"started", node.started},     {"mountpoint", node.mountpoint},
+      {"origin", node.origin}, {"cache_dir", node.cache_dir}, {"http", node.http},
+      {"socket", node.socket}, {"token", node.token},         {"log_file", node.log_file}};
   return write_private_file(dir + "/" + key + ".json",
                             json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
@@ -101,7 +117,7 @@ std::vector<RunningNode> running_nodes(const std::string& dir) {
     if (!text) continue;
     auto node = parse_node(*text);
     if (!node) continue;
-    if (!is_alive(node->pid)) {
+    if (process_start(node->pid) != node->started) {
       unlink(entry->path().c_str());
       unlink(node->socket.c_str());
       continue;

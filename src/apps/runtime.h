@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +14,7 @@ namespace shoal {
 
 struct RunningNode {
   int64_t pid = 0;
+  int64_t started = 0;     // process_start(pid): numbers of processes are used again
   std::string mountpoint;  // absolute; empty for `shoal serve`
   std::string origin;      // without secrets
   std::string cache_dir;
@@ -25,6 +27,9 @@ struct RunningNode {
 // The private directory: $XDG_RUNTIME_DIR/shoal or /run/shoal (root), else /tmp/shoal-<uid>. Made
 // with mode 0700; fails if somebody else owns it.
 Result<std::string> runtime_dir();
+
+// When the process began, in ticks since boot; nothing if it does not live (any more).
+std::optional<int64_t> process_start(int64_t pid);
 
 // A name for this node's files in the runtime directory: a hash of mountpoint or cache directory.
 std::string runtime_key(const std::string& mountpoint_or_cache_dir);
