@@ -27,6 +27,17 @@ std::optional<std::string> mismatch_of_file(const File& file, const std::string&
   return first ? first : "nothing of it was ever sealed";
 }
 
+void begin_move(Slot& slot) {
+  slot.moving = true;
+  ++slot.changes;
+}
+
+void end_move(Slot& slot) {
+  slot.moving = false;
+  slot.observed = true;
+  ++slot.changes;
+}
+
 }  // namespace
 
 void apply_patch(std::string& bytes, const Patch& patch) {
@@ -110,29 +121,35 @@ void Model::add_possible(Slot& slot, const FilePtr& file) {
 // --- names ---
 
 void Model::begin_create(const std::string& path, const FilePtr& file) {
+  begin_move(slots_[path]);
   add_possible(slots_[path], file);
 }
 
 void Model::created(const std::string& path, const FilePtr& file) {
   Slot& at = slots_[path];
+  end_move(at);
   at.now = file;
-  at.observed = true;
 }
 
-void Model::begin_remove(const std::string& path) { add_possible(slots_[path], nullptr); }
+void Model::begin_remove(const std::string& path) {
+  begin_move(slots_[path]);
+  add_possible(slots_[path], nullptr);
+}
 
 void Model::removed(const std::string& path) {
   Slot& at = slots_[path];
   if (at.now) at.now->unlinked = true;
   at.now = nullptr;
   at.possible = {nullptr};
-  at.observed = true;
+  end_move(at);
 }
 
 void Model::begin_rename(const std::string& from, const std::string& to) {
   Slot& source = slots_[from];
   Slot& target = slots_[to];
   SHOAL_ASSERT(source.now != nullptr);
+  begin_move(source);
+  begin_move(target);
   if (target.possible.empty()) target.possible.push_back(nullptr);
   if (!source.now->may_vanish) {
     pledges_.push_back({from, to, std::make_shared<File>(*source.now)});
@@ -151,12 +168,8 @@ void Model::renamed(const std::string& from, const std::string& to) {
   if (target.now) target.now->unlinked = true;
   target.now = file;
   target.possible = {file};
-  target.observed = true;
-}
-
-void Model::name_in_doubt(const std::string& path) {
-  Slot& at = slots_[path];
-  at.observed = false;
+  end_move(source);
+  end_move(target);
 }
 
 // --- bytes ---
@@ -249,7 +262,7 @@ void Model::crashed() {
   for (auto& [path, slot] : slots_) {
     if (slot.possible.empty()) slot.possible.push_back(slot.now);
     slot.observed = false;
-    slot.seen.reset();
+    slot.moving = false;
     for (const FilePtr& file : slot.possible) {
       if (!file) continue;
       file->changing = 0;
@@ -265,8 +278,7 @@ void Model::crashed() {
 std::optional<std::string> Model::observe(const std::string& path, const std::string* found) {
   Slot& at = slots_[path];
   if (at.possible.empty()) at.possible.push_back(at.now);
-  at.observed = true;
-  at.seen.reset();
+  end_move(at);
   if (found == nullptr) {
     for (const FilePtr& file : at.possible) {
       if (file == nullptr || (file->may_vanish && (file->lost || file != at.now))) {
@@ -276,7 +288,6 @@ std::optional<std::string> Model::observe(const std::string& path, const std::st
     }
     return "it is gone although it was acknowledged";
   }
-  at.seen = hash_of(*found);
   std::optional<std::string> first;
   FilePtr match;
   for (const FilePtr& file : at.possible) {

@@ -44,7 +44,7 @@ struct File {
   std::vector<Candidate> durable;
   bool may_vanish = true;        // nothing of it was ever acknowledged
   bool in_files_tier = false;    // changes happen in place, so a crash may leave some of them
-  bool unlinked = false;  // open without a name: bytes never fetched are gone (ESTALE)
+  bool unlinked = false;         // open without a name: bytes never fetched are gone (ESTALE)
   uint64_t changes = 0;          // readers look whether it moved under them
   uint32_t changing = 0;         // changes in flight
   std::optional<uint32_t> mode;  // permission bits, if known
@@ -55,6 +55,8 @@ struct Slot {
   FilePtr now;                    // null: absent, or not yet observed since the crash
   std::vector<FilePtr> possible;  // after a crash; a null stands for absence
   bool observed = true;
+  bool moving = false;          // an operation on the name is in flight
+  uint64_t changes = 0;         // readers look whether the name moved under them
   std::optional<Hash128> seen;  // what observe() was told last, for the pledges
 };
 
@@ -75,8 +77,6 @@ class Model {
   void removed(const std::string& path);
   void begin_rename(const std::string& from, const std::string& to);
   void renamed(const std::string& from, const std::string& to);
-  // The call failed: both outcomes stay possible until somebody looks.
-  void name_in_doubt(const std::string& path);
 
   // --- bytes of an open file ---
   void begin_change(File& file, Patch patch);

@@ -24,7 +24,7 @@ constexpr uint32_t kForeignObjects = 4;
 constexpr uint32_t kContestedObjects = 2;
 constexpr size_t kLogLinesKept = 60;
 constexpr uint64_t kStepsMax = 20'000'000;  // of one incarnation
-constexpr uint64_t kIdleSteps = 200;        // after the last client, before a crash
+constexpr uint64_t kIdleSteps = 30;        // after the last client, before a crash
 constexpr Duration kLifeMax = std::chrono::hours(6);
 constexpr Duration kDrainMax = minutes(15);
 constexpr Duration kStopMax = minutes(3);
@@ -228,12 +228,18 @@ void OneNode::schedule_world() {
 
 // Checker: the origin only ever holds complete versions that somebody wrote.
 void OneNode::poll_origin() {
+  std::erase_if(etags_, [this](const auto& known) {
+    if (account_->service.find(kContainer, known.first)) return false;
+    log_.debug("  origin: {} is gone", known.first);
+    return true;
+  });
   for (const std::string& name : account_->service.names(kContainer)) {
     auto blob = account_->service.find(kContainer, name);
     if (!blob) continue;
     std::string& etag = etags_[name];
     if (etag == blob->etag) continue;
     etag = blob->etag;
+    log_.debug("  origin: {} has {} bytes, {}", name, blob->size, blob->etag);
     if (blob->size == 0) continue;
     std::string bytes = blob->content.to_string();
     Hash128 hash = hash_of(bytes);
@@ -375,7 +381,8 @@ void OneNode::crash(const Plan::Crash& crash) {
   at_ = nullptr;
   if (clean_store && ground_.plan.bit_flips) flip_bits();
   ground_.model.crashed();
-  sim_.run_for(milliseconds(random_.below(3000)));  // requests on their way are still executed
+  // Requests on their way are still executed, the slowest before a machine has restarted.
+  sim_.run_for(seconds(6) + milliseconds(random_.below(3000)));
   poll_origin();
 }
 
@@ -421,8 +428,12 @@ Task<void> OneNode::observe_again(OneNode* self, Incarnation* at) {
 }
 
 Task<void> OneNode::drain(OneNode* self, Incarnation* at) {
-  Status status = co_await at->node->sync("", {}, Context::within(at->world.executor, kDrainMax));
-  if (!status) self->failed("draining: " + status.error().to_string());
+  // Nobody asks for it: what was acknowledged goes up by itself.
+  while (at->node->status().dirty_objects > 0) {
+    Status slept = co_await sleep_for(at->world.executor, seconds(1), {});
+    static_cast<void>(slept);
+  }
+  static_cast<void>(self);
   at->done = true;
 }
 
@@ -468,10 +479,12 @@ void OneNode::last_life() {
   if (at_ == nullptr) boot();
   if (!live(0, true) || failing()) return;
   spawn(drain(this, at_));
-  if (!step_until([this] { return at_->done; }, kDrainMax + minutes(1), "draining")) return;
-  uint64_t dirty = at_->node->status().dirty_objects;
-  if (dirty != 0 && !failing()) failed(fmt::format("{} objects are still dirty", dirty));
-  if (failing()) return;
+  if (!step_until([this] { return at_->done; }, kDrainMax, "draining")) {
+    for (const BacklogItem& item : at_->node->status().backlog) {
+      log_.error("left: {} ({} bytes) {} {}", item.object, item.size, item.state, item.last_error);
+    }
+    return;
+  }
   sim_.run_for(ground_.plan.node.attr_ttl + ground_.plan.node.negative_ttl + seconds(6));
   spawn(read_twice(this, at_));
   if (!step_until([this] { return at_->done; }, minutes(60), "reading everything")) return;

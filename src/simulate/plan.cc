@@ -24,7 +24,7 @@ void choose_knobs(SeededRandom& random, Plan& plan) {
   node.negative_ttl = pick<Duration>(random, {Duration(0), milliseconds(500), seconds(2)});
   node.ack = random.chance(0.25) ? AckLevel::kDurable : AckLevel::kLocal;
   node.upload_delay =
-      pick<Duration>(random, {Duration(0), milliseconds(20), milliseconds(500), seconds(5)});
+      pick<Duration>(random, {Duration(0), milliseconds(20), milliseconds(500), seconds(60)});
   node.memory = pick<uint64_t>(random, {kMiB, 64 * kMiB, 256 * kMiB});
   node.prefetch_bytes_max = pick<uint64_t>(random, {256 * kKiB, 2 * kMiB, 16 * kMiB});
   node.uploads_max = pick<uint32_t>(random, {1, 2, 4});
@@ -50,7 +50,7 @@ void choose_workload(SeededRandom& random, Plan& plan) {
   for (uint64_t i = 0; i < crashes; ++i) {
     Plan::Crash crash;
     // From the first steps of recovery to long after everything settled.
-    crash.after_steps = uint64_t{20} << random.below(9);
+    crash.after_steps = uint64_t{20} << random.below(8);
     crash.after_steps += random.below(crash.after_steps);
     crash.kind = random.chance(0.5) ? CrashKind::kPowerLoss : CrashKind::kProcess;
     crash.clean = random.chance(0.15);

@@ -25,20 +25,21 @@ Task<void> Reader::read_client_file() {
   std::string path = at->first;
   Slot& slot = at->second;
   FilePtr file = slot.now;
-  if (!file || !slot.observed || !file->known || file->changing > 0) co_return;
+  if (!file || !slot.observed || slot.moving || !file->known || file->changing > 0) co_return;
   uint64_t before = file->changes;
+  uint64_t named = slot.changes;
   Context context = Context::within(session_.executor, minutes(2));
   auto open = co_await session_.kernel.open(path, O_RDONLY, context);
   auto steady = [&] { return file->changes == before && file->changing == 0 && file->known; };
   if (!open) {
-    bool moved = slot.now != file || !slot.observed || !steady();
-    if (!moved && open.error().code() != Code::kNotFound && !may_fail_so(ground_, open.error())) {
+    bool moved = slot.changes != named || !steady();
+    if (!moved && !may_fail_so(ground_, open.error())) {
       ground_.findings.failed(
           fmt::format("{}: a reader's open: {}", path, open.error().to_string()));
     }
     co_return;
   }
-  bool mine = slot.now == file && slot.observed;
+  bool mine = slot.changes == named;
   for (int i = 0; mine && i < 4 && steady(); ++i) {
     uint64_t offset = i == 0 ? 0 : random_.below(file->live.size() + 1);
     Buffer buffer(1 + random_.below(300 * kKiB));

@@ -260,11 +260,13 @@ int simulate_main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     std::string_view flag = argv[i];
     uint64_t jobs = 1;
-    bool valued = flag == "--seed" || flag == "--seeds" || flag == "--jobs";
+    bool valued =
+        flag == "--seed" || flag == "--seeds" || flag == "--jobs" || flag == "--twice-every";
     if (valued) {
-      uint64_t& into = flag == "--seed"    ? command.seeds.first
-                       : flag == "--seeds" ? command.seeds.count
-                                           : jobs;
+      uint64_t& into = flag == "--seed"          ? command.seeds.first
+                       : flag == "--seeds"       ? command.seeds.count
+                       : flag == "--twice-every" ? command.seeds.twice_every
+                                                 : jobs;
       if (i + 1 >= argc || !parse_number(argv[i + 1], into)) {
         fmt::print(stderr, "{} needs a number\n", flag);
         return 2;
@@ -279,10 +281,11 @@ int simulate_main(int argc, char** argv) {
       command.expect_failure = true;
       command.seeds.stop_at_failure = true;
     } else {
-      fmt::print(stderr,
-                 "{} is not known; known are --seed N, --seeds COUNT, --jobs N, --json, "
-                 "--log, --expect-failure\n",
-                 flag);
+      fmt::print(
+          stderr,
+          "{} is not known; known are --seed N, --seeds COUNT, --jobs N, --twice-every N, --json, "
+          "--log, --expect-failure\n",
+          flag);
       return 2;
     }
   }
