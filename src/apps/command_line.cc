@@ -45,6 +45,40 @@ std::vector<std::string> known_commands(const CLI::App& app) {
   return names;
 }
 
+constexpr size_t kHelpColumn = 34;
+constexpr size_t kHelpWidth = 64;
+
+std::string wrapped(std::string_view text, size_t width) {
+  std::string out;
+  size_t column = 0;
+  while (!text.empty()) {
+    size_t space = text.find(' ');
+    std::string_view word = text.substr(0, space);
+    text = space == std::string_view::npos ? std::string_view() : text.substr(space + 1);
+    if (column > 0 && column + 1 + word.size() > width) {
+      out.push_back('\n');
+      column = 0;
+    } else if (column > 0) {
+      out.push_back(' ');
+      ++column;
+    }
+    out.append(word);
+    column += word.size();
+  }
+  return out;
+}
+
+// The parser indents further lines of a description but does not make them.
+void wrap_help(CLI::App& app) {
+  for (CLI::Option* option : app.get_options()) {
+    option->description(wrapped(option->get_description(), kHelpWidth));
+  }
+  for (CLI::App* command : app.get_subcommands([](CLI::App*) { return true; })) {
+    command->description(wrapped(command->get_description(), kHelpWidth));
+    wrap_help(*command);
+  }
+}
+
 // What a person needs to hear about a usage error, without the parser's jargon.
 std::string usage_message(const CLI::App& app, const CLI::ParseError& error, int argc,
                           const char* const* argv) {
@@ -138,7 +172,7 @@ void add_completion_command(CLI::App& app, Run& run) {
 
 void add_all_commands(CLI::App& app, Run& run) {
   app.require_subcommand(1);
-  app.get_formatter()->column_width(34);
+  app.get_formatter()->column_width(kHelpColumn);
   app.set_help_flag("-h,--help", "Print this help and exit");
   app.footer("shoal COMMAND --help tells about a command. Exit status: 0 done, 1 failed, 2 usage.");
   add_node_commands(app, run);
@@ -149,6 +183,7 @@ void add_all_commands(CLI::App& app, Run& run) {
 }
 
 int run_command_line(CLI::App& app, Run& run, int argc, const char* const* argv) {
+  wrap_help(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {  // foreign code
