@@ -704,7 +704,9 @@ Task<Status> FileSystemImpl::seal(Inode& inode, bool close, Context context) {
   if (version->durable && !version->modified && version->record.sealed == sealed) {
     co_return Status();
   }
-  if (inode.content.fetcher && !inode.content.file->complete()) {
+  if (!version->small && version->file && !version->file->complete()) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await load(inode, context));
+    SHOAL_ASSERT(inode.content.fetcher != nullptr, "missing pieces have a base");
     SHOAL_CO_RETURN_IF_ERROR(
         co_await inode.content.fetcher->complete({0, inode.content.file->size()}, {}, context));
   }

@@ -8,6 +8,7 @@
 #include "async/backoff.h"
 #include "base/checksum.h"
 #include "base/object_name.h"
+#include "node/fetcher.h"
 
 namespace shoal {
 
@@ -71,6 +72,7 @@ void WriteBack::start() {
     version->small = staged.small;
     version->durable = true;
     version->tried = true;
+    version->reseal = !version->small;
     if (auto names = version->record.metadata.find(kAncestorsName);
         names != version->record.metadata.end()) {
       version->ancestors = names->second;
@@ -91,7 +93,6 @@ void WriteBack::start() {
     }
     if (!version->record.sealed) {
       // It was synced but never closed: what was acknowledged must reach the origin.
-      version->reseal = !version->small;
       core_.log.info("{} was being written when the last run ended; keeping what was synced",
                      version->record.object);
       version->record.sealed = true;
@@ -356,12 +357,17 @@ Task<void> WriteBack::upload_one(Version version, Permit permit) {
 }
 
 Task<void> WriteBack::finish(Version version, ObjectInfo info) {
-  Status status = version->small
-                      ? co_await core_.store.commit_small(version->record.write_id, info.etag)
-                      : co_await core_.store.commit_staged(version->file, info.etag);
-  if (!status) {
+  Backoff backoff(core_.world.random, kRetryFirst, kRetryMax);
+  while (true) {
+    Status status = version->small
+                        ? co_await core_.store.commit_small(version->record.write_id, info.etag)
+                        : co_await core_.store.commit_staged(version->file, info.etag);
+    if (status || status.error().code() == Code::kNotFound) break;
+    // Unnoted, a crash would bring it back over whatever came later.
     core_.log.warning("noting the commit of {}: {}", version->record.object,
                       status.error().to_string());
+    Status slept = co_await sleep_for(core_.executor(), backoff.next(), {kNever, &version->cancel});
+    if (!slept) co_return;  // it stays staged; the next upload meets it in the origin
   }
   remove_name(version);
   version->committed = true;
@@ -380,8 +386,18 @@ Task<Result<ObjectInfo>> WriteBack::upload(Version version) {
                               co_await core_.store.read_staged_small(version->record.write_id));
     version->bytes = std::make_shared<std::string>(as_text(bytes.span()));
   }
+  if (version->file && !version->file->complete()) {
+    // Found unsealed after a crash: what was not written since is the base's.
+    auto fetcher = std::make_shared<Fetcher>(core_, version->file, version->record.object,
+                                             version->record.base_etag);
+    Status filled =
+        co_await fetcher->complete({0, version->file->size()}, {}, {kNever, &version->cancel});
+    co_await fetcher->wait_idle();
+    SHOAL_CO_RETURN_IF_ERROR(std::move(filled));
+  }
   if (version->reseal) {
-    // Found unsealed after a crash: its checksums and data become durable before they leave.
+    // Found after a crash: checksums that must be made again, and data, become durable before they
+    // leave.
     StagedRecord record = version->record;
     record.sealed = true;
     SHOAL_CO_RETURN_IF_ERROR(co_await version->file->sync(std::move(record)));

@@ -35,7 +35,7 @@ struct StagedVersion {
   // have reached the origin unnoticed: meeting one there is no conflict.
   std::string ancestors;
   bool tried = false;   // an upload began: the origin may have it, or an ancestor
-  bool reseal = false;  // recovered unsealed: checksums and data are not durable yet
+  bool reseal = false;  // recovered: its checksums may have to be made again
 
   // Upload.
   bool committed = false;
