@@ -195,10 +195,10 @@ Task<void> Client::unlink(std::string path) {
   if (there) co_await look_again({path});
 }
 
-Task<void> Client::rename(std::string from, std::string to) {
+Task<bool> Client::rename(std::string from, std::string to) {
   FilePtr source = model_.slot(from).now;
   FilePtr target = model_.slot(to).now;
-  if (source == nullptr || from == to) co_return;
+  if (source == nullptr || from == to) co_return true;
   bool no_replace = random_.chance(0.2);
   bool refused = no_replace && target != nullptr;
   if (!refused) model_.begin_rename(from, to);
@@ -210,14 +210,15 @@ Task<void> Client::rename(std::string from, std::string to) {
     if (!status && status.error().code() != Code::kAlreadyExists) {
       tolerate(status.error(), "rename over " + to);
     }
-    co_return;
+    co_return true;
   }
   if (status) {
     model_.renamed(from, to);
-    co_return;
+    co_return true;
   }
   tolerate(status.error(), fmt::format("rename {} to {}", from, to));
   co_await look_again({from, to});
+  co_return false;
 }
 
 Task<void> Client::rename_directory() {

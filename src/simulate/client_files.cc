@@ -91,9 +91,11 @@ Task<void> Client::session(std::string path) {
   for (uint64_t i = 0; i < steps && !session_.ending; ++i) {
     co_await session_step(open, file, path, flags);
     if (!file->known) co_await settle(open, *file, path);
-    if (!ground_.findings.failures.empty()) break;
+    if (!file->known || !ground_.findings.failures.empty()) break;
   }
   co_await close(std::move(open), file, path);
+  if (model_.slot(path).now == file) file->unlinked = false;
+  if (!file->known) co_await look_again({path});
 }
 
 Task<void> Client::session_step(OpenFile& open, FilePtr file, std::string& path, uint32_t flags) {
@@ -117,7 +119,8 @@ Task<void> Client::session_step(OpenFile& open, FilePtr file, std::string& path,
     case 6:
       if (random_.chance(0.3)) {
         std::string to = some_path();
-        co_await rename(path, to);
+        // Half a rename may have taken away what was open.
+        if (!co_await rename(path, to)) file->unlinked = true;
         if (model_.slot(to).now == file) path = to;
       }
       break;
@@ -251,8 +254,10 @@ Task<void> Client::settle(OpenFile& open, File& file, const std::string& path) {
         if (auto wrong = model_.settle(file, *bytes)) failed(path, "after an error: " + *wrong);
         co_return;
       }
+      if (file.unlinked && bytes.error().code() == Code::kStale) co_return;
       tolerate(bytes.error(), "reading after an error " + path);
     } else {
+      if (file.unlinked && opened.error().code() == Code::kStale) co_return;
       tolerate(opened.error(), "opening after an error " + path);
     }
     if (!ground_.findings.failures.empty()) co_return;

@@ -109,7 +109,8 @@ class Client {
   Task<void> create_exclusively(std::string path);
   Task<void> unlink(std::string path);
   Task<void> unlink_open(std::string path);
-  Task<void> rename(std::string from, std::string to);
+  // False: it is in doubt, or was until we looked again.
+  Task<bool> rename(std::string from, std::string to);
   Task<void> rename_directory();
   Task<void> make_or_remove_directory();
   Task<void> list(std::string directory);
