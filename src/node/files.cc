@@ -62,7 +62,7 @@ void FileSystemImpl::set_file(Inode& inode, FileRef file, bool may_miss, const s
   inode.content.small = nullptr;
   inode.content.file = file;
   inode.content.fetcher =
-      may_miss ? std::make_shared<Fetcher>(core_, std::move(file), object, etag) : nullptr;
+      may_miss ? Fetcher::of(core_, std::move(file), object, etag) : nullptr;
 }
 
 void FileSystemImpl::drop_content(Inode& inode) {
@@ -193,6 +193,7 @@ OpenResult::Mode FileSystemImpl::choose_mode(Inode& inode, Handle& handle, bool 
 
 Task<Result<OpenResult>> FileSystemImpl::open(InodeId id, uint32_t flags, bool can_passthrough,
                                               Context context) {
+  context = core_.patient(context);
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * inode, inode_of(id));
   InodeUse keep(tree_, *inode);
   if (inode->is_directory()) co_return fail(Code::kIsDirectory, "a directory");
@@ -235,6 +236,7 @@ Task<Result<OpenResult>> FileSystemImpl::open(InodeId id, uint32_t flags, bool c
 Task<Result<FileSystem::Created>> FileSystemImpl::create(InodeId parent, std::string name,
                                                          uint32_t mode, uint32_t flags,
                                                          Caller caller, Context context) {
+  context = core_.patient(context);
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * directory, directory_of(parent));
   InodeUse keep(tree_, *directory);
   SHOAL_CO_RETURN_IF_ERROR(co_await check_name(*directory, name));
@@ -346,6 +348,7 @@ Task<Status> FileSystemImpl::sync(HandleId id, bool, Context context) {
 
 Task<Result<size_t>> FileSystemImpl::read(HandleId id, uint64_t offset, ByteSpan into,
                                           Context context) {
+  context = core_.patient(context);
   SHOAL_CO_ASSIGN_OR_RETURN(std::shared_ptr<Handle> handle, handle_of(id));
   Inode& inode = *handle->inode;
   InodeUse keep(tree_, inode);
@@ -751,6 +754,19 @@ Task<void> FileSystemImpl::seal_later(FileSystemImpl* self, InodeUse inode) {
     if (!permit) break;
     if (!inode->staged || inode->staged->dropped || inode->writers > 0) break;
     Status sealed = co_await self->seal(*inode, true, core.background());
+    if (!sealed && sealed.error().code() == Code::kStale && inode->handles == 0) {
+      // Never acknowledged, and never to be completed: what it left as it was is gone.
+      WriteBack::Version version = inode->staged;
+      core.log.error("{}: what was written is given up: {}", version->record.object,
+                     sealed.error().to_string());
+      self->drop_content(*inode);
+      inode->staged = nullptr;
+      inode->fresh_until = SteadyTime{};
+      version->inode = nullptr;
+      Status dropped = co_await self->write_back_.drop(version);
+      if (!dropped) core.log.warning("dropping it: {}", dropped.error().to_string());
+      break;
+    }
     if (!sealed) continue;
     self->write_back_.enqueue(inode->staged, inode->staged->forced);
     if (inode->handles == 0) self->drop_content(*inode);
@@ -798,7 +814,7 @@ void FileSystemImpl::on_committed(const WriteBack::Version& version, const Objec
   if (inode->content.file) {
     // Clean chunks may be evicted from now on: somebody must be able to bring them back.
     inode->content.fetcher =
-        std::make_shared<Fetcher>(core_, inode->content.file, version->record.object, info.etag);
+        Fetcher::of(core_, inode->content.file, version->record.object, info.etag);
   }
   if (inode->handles == 0) drop_content(*inode);
 }
@@ -846,7 +862,7 @@ Task<Status> FileSystemImpl::warm_object(const ObjectInfo& info,
   }
   SHOAL_CO_ASSIGN_OR_RETURN(FileRef file,
                             co_await core_.store.open_file(info.name, info.etag, info.size));
-  auto fetcher = std::make_shared<Fetcher>(core_, std::move(file), info.name, info.etag);
+  auto fetcher = Fetcher::of(core_, std::move(file), info.name, info.etag);
   co_return co_await fetcher->complete({0, info.size}, std::move(progress), context);
 }
 

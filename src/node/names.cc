@@ -261,6 +261,7 @@ Task<Result<Inode*>> FileSystemImpl::resolve(Inode& directory, std::string name,
 }
 
 Task<Result<Entry>> FileSystemImpl::lookup(InodeId parent, std::string name, Context context) {
+  context = core_.patient(context);
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * directory, directory_of(parent));
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * inode, co_await resolve(*directory, std::move(name), context));
   ++inode->lookups;
@@ -302,6 +303,7 @@ Task<void> FileSystemImpl::release_directory(HandleId id) {
 Task<Status> FileSystemImpl::read_directory(HandleId id, uint64_t cookie, bool plus,
                                             std::function<bool(const DirectoryItem&)> add,
                                             Context context) {
+  context = core_.patient(context);
   auto found = directories_.find(static_cast<uint64_t>(id));
   if (found == directories_.end()) co_return fail(Code::kInvalidArgument, "unknown handle");
   std::shared_ptr<DirectoryHandle> handle = found->second;
@@ -399,6 +401,7 @@ Task<Status> FileSystemImpl::read_directory(HandleId id, uint64_t cookie, bool p
 Task<Result<Inode*>> FileSystemImpl::put_special(Inode& directory, std::string name,
                                                  FileAttributes attributes, std::string content,
                                                  Context context) {
+  context = core_.patient(context);
   InodeUse keep(tree_, directory);
   SHOAL_CO_RETURN_IF_ERROR(co_await check_name(directory, name));
   auto existing = co_await resolve(directory, name, context);
@@ -527,8 +530,10 @@ Task<Status> FileSystemImpl::remove_file(Inode& directory, Inode& inode, bool re
     SHOAL_CO_RETURN_IF_ERROR(co_await write_back_.drop(version));
   } else if (inode.handles == 0) {
     drop_content(inode);
-    auto freed = co_await core_.store.evict(path, false);
-    if (!freed) core_.log.warning("evicting {}: {}", path, freed.error().to_string());
+    if (remove_object) {  // else the name is another file's already
+      auto freed = co_await core_.store.evict(path, false);
+      if (!freed) core_.log.warning("evicting {}: {}", path, freed.error().to_string());
+    }
   }
   inode.unlinked = true;
   std::string name = inode.name;
@@ -541,6 +546,7 @@ Task<Status> FileSystemImpl::remove_file(Inode& directory, Inode& inode, bool re
 }
 
 Task<Status> FileSystemImpl::unlink(InodeId parent, std::string name, Context context) {
+  context = core_.patient(context);
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * directory, directory_of(parent));
   InodeUse keep(tree_, *directory);
   SHOAL_CO_RETURN_IF_ERROR(co_await check_name(*directory, name));
@@ -569,6 +575,7 @@ Task<Result<bool>> FileSystemImpl::directory_is_empty(std::string path, Context 
 }
 
 Task<Status> FileSystemImpl::remove_directory(InodeId parent, std::string name, Context context) {
+  context = core_.patient(context);
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * directory, directory_of(parent));
   InodeUse keep(tree_, *directory);
   SHOAL_CO_RETURN_IF_ERROR(co_await check_name(*directory, name));

@@ -100,7 +100,10 @@ void WriteBack::start() {
     auto [at, fresh] = by_name_.try_emplace(version->record.object, version);
     if (!fresh) {
       // Two versions of one name: a rewrite was sealed and the older one not yet dropped.
-      bool newer = version->record.changed > at->second->record.changed;
+      // Who follows whom is written down; the wall clock may have jumped.
+      bool after = version->descends_from(at->second->record.write_id.to_hex());
+      bool before = at->second->descends_from(version->record.write_id.to_hex());
+      bool newer = after || (!before && version->record.changed > at->second->record.changed);
       Version old = newer ? at->second : version;
       if (newer) at->second = version;
       old->dropped = true;
@@ -388,7 +391,7 @@ Task<Result<ObjectInfo>> WriteBack::upload(Version version) {
   }
   if (version->file && !version->file->complete()) {
     // Found unsealed after a crash: what was not written since is the base's.
-    auto fetcher = std::make_shared<Fetcher>(core_, version->file, version->record.object,
+    auto fetcher = Fetcher::of(core_, version->file, version->record.object,
                                              version->record.base_etag);
     Status filled =
         co_await fetcher->complete({0, version->file->size()}, {}, {kNever, &version->cancel});
