@@ -427,7 +427,11 @@ Task<void> Client::unlink_open(std::string path) {
   if (!co_await open_for_session(path, O_RDWR, &open, &file)) co_return;
   co_await write_some(open, *file, false);
   if (!file->known) co_await settle(open, *file, path);
-  co_await unlink(path);
+  if (!co_await unlink(path)) {
+    co_await kernel_.fs.release(open.handle);
+    co_await look_again({path});
+    co_return;
+  }
   if (model_.slot(path).now == nullptr) {
     for (int i = 0; i < 3 && ground_.findings.failures.empty(); ++i) {
       co_await write_some(open, *file, false);

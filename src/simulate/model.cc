@@ -150,6 +150,7 @@ void Model::begin_rename(const std::string& from, const std::string& to) {
   SHOAL_ASSERT(source.now != nullptr);
   begin_move(source);
   begin_move(target);
+  begin_seal(*source.now);  // what is open may become durable on the way
   if (target.possible.empty()) target.possible.push_back(nullptr);
   if (!source.now->may_vanish) {
     pledges_.push_back({from, to, std::make_shared<File>(*source.now)});

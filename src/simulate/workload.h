@@ -107,7 +107,8 @@ class Client {
   Task<void> truncate_path(std::string path);
   Task<void> change_attributes(std::string path);
   Task<void> create_exclusively(std::string path);
-  Task<void> unlink(std::string path);
+  // False: it is in doubt; look again.
+  Task<bool> unlink(std::string path);
   Task<void> unlink_open(std::string path);
   // False: it is in doubt, or was until we looked again.
   Task<bool> rename(std::string from, std::string to);
