@@ -9,6 +9,8 @@ namespace {
 
 constexpr int64_t kNanosecondsPerSecond = 1'000'000'000;
 constexpr uint64_t kBlockBytes = 4096;
+// st_blksize: what tools like cmp(1) and cp(1) read at a time.
+constexpr uint32_t kPreferredBytes = 128 * 1024;
 constexpr uint64_t kUnknownInode = 0xffffffff;  // readdir hides entries of number 0
 
 // Whole seconds rounded down, and the rest.
@@ -46,7 +48,7 @@ Attr encode_attr(const Attributes& attributes) {
   attr.links = attributes.links;
   attr.uid = attributes.uid;
   attr.gid = attributes.gid;
-  attr.block_size = kBlockBytes;
+  attr.block_size = kPreferredBytes;
   return attr;
 }
 

@@ -37,7 +37,24 @@ Fetcher::Fetcher(NodeCore& core, FileRef file, std::string object, std::string e
       etag_(std::move(etag)),
       idle_(core.executor()) {}
 
-Fetcher::~Fetcher() { SHOAL_ASSERT(fetches_.empty()); }
+Fetcher::~Fetcher() {
+  SHOAL_ASSERT(fetches_.empty());
+  core_.fetchers.erase(file_.get());
+}
+
+std::shared_ptr<Fetcher> Fetcher::of(NodeCore& core, FileRef file, std::string object,
+                                     std::string etag) {
+  auto found = core.fetchers.find(file.get());
+  if (found != core.fetchers.end()) {
+    std::shared_ptr<Fetcher> running = found->second->shared_from_this();
+    running->renamed(std::move(object), std::move(etag));
+    return running;
+  }
+  const CachedFile* key = file.get();
+  auto made = std::make_shared<Fetcher>(core, std::move(file), std::move(object), std::move(etag));
+  core.fetchers.emplace(key, made.get());
+  return made;
+}
 
 void Fetcher::renamed(std::string object, std::string etag) {
   object_ = std::move(object);

@@ -26,8 +26,11 @@ struct ReadPattern {
 
 class Fetcher : public std::enable_shared_from_this<Fetcher> {
  public:
-  // `object` and `etag` name the origin's version that missing pieces come from.
-  Fetcher(NodeCore& core, FileRef file, std::string object, std::string etag);
+  // The fetcher of a cached file: the one that is still at work, else a new one. `object` and
+  // `etag` name the origin's version that missing pieces come from.
+  static std::shared_ptr<Fetcher> of(NodeCore& core, FileRef file, std::string object,
+                                     std::string etag);
+  Fetcher(NodeCore& core, FileRef file, std::string object, std::string etag);  // use of()
   ~Fetcher();
 
   // Reads bytes that lie inside the file's size, from cache or origin.

@@ -110,6 +110,8 @@ class FileSystemImpl final : public FileSystem {
   Task<Result<Inode*>> put_special(Inode& directory, std::string name, FileAttributes attributes,
                                    std::string content, Context context);
   Task<Status> remove_file(Inode& directory, Inode& inode, bool remove_object, Context context);
+  Task<Status> remove_file_locked(Inode& directory, Inode& inode, bool remove_object,
+                                  Context context);
   Task<Result<bool>> directory_is_empty(std::string path, Context context);
   Task<Status> rename_file(Inode& source, Inode& to_directory, std::string to, Inode* target,
                            Context context);

@@ -488,6 +488,14 @@ Task<Status> FileSystemImpl::keep_directory(Inode& directory, Context context) {
 Task<Status> FileSystemImpl::remove_file(Inode& directory, Inode& inode, bool remove_object,
                                          Context context) {
   InodeUse keep(tree_, inode);
+  Status status = co_await remove_file_locked(directory, inode, remove_object, context);
+  if (!status && inode.attached()) resume(inode);
+  co_return status;
+}
+
+Task<Status> FileSystemImpl::remove_file_locked(Inode& directory, Inode& inode,
+                                                bool remove_object, Context context) {
+  InodeUse keep(tree_, inode);
   InodeUse keep_directory_inode(tree_, directory);
   auto permit = co_await inode.lock.acquire(1, context);
   if (!permit) co_return fail(std::move(permit).error());
@@ -509,9 +517,6 @@ Task<Status> FileSystemImpl::remove_file(Inode& directory, Inode& inode, bool re
   WriteBack::Version version = inode.staged;
   if (version != nullptr && inode.handles > 0) {
     // Still open: keep the bytes until the last handle is gone, but not over a crash.
-    write_back_.remove_name(version);
-    version->dropped = true;
-    version->changed.notify_all();
     if (version->durable && version->small) {
       SHOAL_CO_RETURN_IF_ERROR(co_await core_.store.drop_staged_small(version->record.write_id));
       version->durable = false;
@@ -523,6 +528,9 @@ Task<Status> FileSystemImpl::remove_file(Inode& directory, Inode& inode, bool re
     if (WriteBack::Version old = std::exchange(version->supersedes, nullptr)) {
       SHOAL_CO_RETURN_IF_ERROR(co_await write_back_.drop(std::move(old)));
     }
+    write_back_.remove_name(version);
+    version->dropped = true;
+    version->changed.notify_all();
   } else if (version != nullptr) {
     drop_content(inode);
     inode.staged = nullptr;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <unordered_map>
 
 #include "async/gate.h"
 #include "async/sync.h"
@@ -46,6 +47,8 @@ struct NodeMetrics {
   Histogram& origin_read_us;  // time to the whole fetched range
 };
 
+class Fetcher;
+
 struct NodeCore {
   NodeCore(World& world_in, Origin& origin_in, Store& store_in, Registry& registry,
            const Log& log_in, NodeOptions options_in);
@@ -58,12 +61,18 @@ struct NodeCore {
   NodeMetrics metrics;
   Semaphore fetch_memory;   // bytes of fetch buffers
   Semaphore upload_memory;  // bytes of upload buffers
+  // Every live fetcher by its file, so that a file closed and opened again joins what is in flight.
+  std::unordered_map<const CachedFile*, Fetcher*> fetchers;
   Gate gate;                // fetches, listings, background checks
   Cancel stopping;          // requested when the node stops: ends what runs in the gate
 
   Executor& executor() { return world.executor; }
   SteadyTime now() const { return world.executor.now(); }
   Context background() const { return Context::within(world.executor, options.origin_timeout); }
+  // For a caller that waits for single requests: not longer than the origin may take.
+  Context patient(Context context) const {
+    return context.tightened(world.executor, options.origin_timeout);
+  }
 };
 
 }  // namespace shoal

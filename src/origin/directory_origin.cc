@@ -282,12 +282,10 @@ Task<void> DirectoryOrigin::drop_temporary(std::string path) {
 Task<Result<ObjectInfo>> DirectoryOrigin::publish(NewFile file, std::string object,
                                                   PutOptions options, Context context) {
   SHOAL_CO_ASSIGN_OR_RETURN(Turn turn, co_await begin_write(context));
-  uint64_t bytes = file.stat.size;
   Result<ObjectInfo> info = co_await publish_in_turn(std::move(file), object, std::move(options));
   co_await end_write(std::move(turn));
   if (!info) co_return fail(std::move(info).error());
   metrics_.writes.add();
-  metrics_.bytes_written.add(bytes);
   // Durable before it is acknowledged; after the turn, so that writers sync side by side.
   SHOAL_CO_RETURN_IF_ERROR(
       co_await disk_io::sync_directory(world_.disk, layout_.path_of(parent_of(object))));
@@ -384,6 +382,7 @@ Task<Result<ObjectInfo>> DirectoryOrigin::put(std::string object, ConstByteSpan 
   std::string path = file.path;
   Result<ObjectInfo> info =
       co_await publish(std::move(file), std::move(object), std::move(options), context);
+  if (info) metrics_.bytes_written.add(bytes.size());
   if (!info) co_await drop_temporary(std::move(path));
   co_return std::move(info);
 }
