@@ -124,6 +124,7 @@ class FileSystemImpl final : public FileSystem {
                                 Context context);
   Task<Status> rename_directory_of(Inode& source, Inode& to_directory, std::string to,
                                    std::vector<WriteBack::Version> staged, Context context);
+  Task<void> rekey(std::string from, std::string etag, std::string to, std::string new_etag);
   Task<Status> rename_one_object(ObjectInfo info, std::string to, Context context);
   void rename_in_tree(Inode& inode, Inode& directory, const std::string& name);
 

@@ -103,7 +103,8 @@ Task<Status> FileSystemImpl::store_attributes(Inode& inode, FileAttributes attri
   inode.attributes = std::move(attributes);
   if (inode.content.fetcher) inode.content.fetcher->renamed(path, inode.etag);
   invalidate_listing(parent_of(path));
-  co_return co_await core_.store.rekey(path, old_etag, path, inode.etag);
+  co_await rekey(path, old_etag, path, inode.etag);
+  co_return Status();
 }
 
 Task<Result<Entry>> FileSystemImpl::set_attributes(InodeId id, SetAttributes change, Caller,

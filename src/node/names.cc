@@ -493,8 +493,8 @@ Task<Status> FileSystemImpl::remove_file(Inode& directory, Inode& inode, bool re
   co_return status;
 }
 
-Task<Status> FileSystemImpl::remove_file_locked(Inode& directory, Inode& inode,
-                                                bool remove_object, Context context) {
+Task<Status> FileSystemImpl::remove_file_locked(Inode& directory, Inode& inode, bool remove_object,
+                                                Context context) {
   InodeUse keep(tree_, inode);
   InodeUse keep_directory_inode(tree_, directory);
   auto permit = co_await inode.lock.acquire(1, context);
@@ -616,6 +616,16 @@ void FileSystemImpl::rename_in_tree(Inode& inode, Inode& directory, const std::s
   inode.fresh_until = core_.now() + core_.options.attr_ttl;
 }
 
+// The origin has the bytes under the new name; a cache that cannot follow only costs a fetch.
+Task<void> FileSystemImpl::rekey(std::string from, std::string etag, std::string to,
+                                 std::string new_etag) {
+  Status status = co_await core_.store.rekey(from, std::move(etag), to, std::move(new_etag));
+  if (!status) {
+    core_.log.warning("the cache of {} is lost to its new name {}: {}", from, to,
+                      status.error().to_string());
+  }
+}
+
 Task<Status> FileSystemImpl::rename_staged(Inode& source, std::string from, std::string to,
                                            Inode* target, Context context) {
   WriteBack::Version version = source.staged;
@@ -681,7 +691,8 @@ Task<Status> FileSystemImpl::rename_clean(Inode& source, std::string from, std::
   }
   source.etag = info.etag;
   if (source.content.fetcher) source.content.fetcher->renamed(to, info.etag);
-  co_return co_await core_.store.rekey(from, old_etag, to, info.etag);
+  co_await rekey(from, old_etag, to, info.etag);
+  co_return Status();
 }
 
 Task<Status> FileSystemImpl::rename_file(Inode& source, Inode& to_directory, std::string to,
@@ -741,7 +752,7 @@ Task<Status> FileSystemImpl::rename_one_object(ObjectInfo info, std::string to, 
       version != nullptr && version->record.base_etag == info.etag) {
     version->record.base_etag = copied.etag;
   }
-  SHOAL_CO_RETURN_IF_ERROR(co_await core_.store.rekey(info.name, info.etag, to, copied.etag));
+  co_await rekey(info.name, info.etag, to, copied.etag);
   Status removed = co_await core_.origin.remove(info.name, Condition::match(info.etag), context);
   if (!removed && removed.error().code() == Code::kNotFound) co_return Status();
   co_return removed;
@@ -789,8 +800,7 @@ Task<Status> FileSystemImpl::rename_directory_of(Inode& source, Inode& to_direct
   if (core_.origin.has_rename()) {
     SHOAL_CO_RETURN_IF_ERROR(co_await core_.origin.rename(from_path, to_path, context));
     for (const ObjectInfo& info : objects) {
-      SHOAL_CO_RETURN_IF_ERROR(
-          co_await core_.store.rekey(info.name, info.etag, renamed(info.name), info.etag));
+      co_await rekey(info.name, info.etag, renamed(info.name), info.etag);
     }
   } else {
     if (source.marker) {
