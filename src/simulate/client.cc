@@ -24,6 +24,10 @@ constexpr int kLooksMax = 2000;  // a second apart: nobody may be away longer
 
 }  // namespace
 
+bool is_conflict_name(const std::string& name) {
+  return name.find(".conflict-") != std::string::npos;
+}
+
 bool may_fail_so(const Ground& ground, const Error& error) {
   const Plan& plan = ground.plan;
   if (error.code() == Code::kNoSpace && plan.tight()) return true;
@@ -219,6 +223,7 @@ Task<bool> Client::rename(std::string from, std::string to) {
     co_return true;
   }
   tolerate(status.error(), fmt::format("rename {} to {}", from, to));
+  ground_.conflicts_possible = ground_.conflicts_possible || target != nullptr;
   co_await look_again({from, to});
   co_return false;
 }
@@ -319,6 +324,9 @@ Task<void> Client::list(std::string directory) {
     co_return;
   }
   if (session_.stale_served.value() != stale) co_return;
+  if (ground_.conflicts_possible) {
+    std::erase_if(*names, [](const std::string& name) { return is_conflict_name(name); });
+  }
   std::set<std::string> found(names->begin(), names->end());
   if (found.size() != names->size()) failed(directory, "a name is listed twice");
   if (found != expected) {

@@ -428,6 +428,7 @@ Task<void> Client::unlink_open(std::string path) {
   co_await write_some(open, *file, false);
   if (!file->known) co_await settle(open, *file, path);
   if (!co_await unlink(path)) {
+    if (file->known) model_.begin_seal(*file);  // the release seals what it still has
     co_await kernel_.fs.release(open.handle);
     co_await look_again({path});
     co_return;

@@ -380,6 +380,9 @@ void OneNode::crash(const Plan::Crash& crash) {
   machine_->crash(crash.kind);
   at_ = nullptr;
   if (clean_store && ground_.plan.bit_flips) flip_bits();
+  for (const auto& [path, slot] : ground_.model.slots()) {
+    if (slot.moving) ground_.conflicts_possible = true;
+  }
   ground_.model.crashed();
   // Requests on their way are still executed, the slowest before a machine has restarted.
   sim_.run_for(seconds(6) + milliseconds(random_.below(3000)));
@@ -522,6 +525,7 @@ void OneNode::check_origin() {
   for (const std::string& name : account_->service.names(kContainer, "c")) {
     bool ours = ground_.model.slots().contains(name) || ground_.directories.contains(name) ||
                 name.find('/') == std::string::npos;
+    if (!ours && is_conflict_name(name) && ground_.conflicts_possible) continue;
     if (!ours) failed(name + ": nobody made this object");
   }
   for (auto& [name, bytes] : ground_.contested) {

@@ -59,6 +59,9 @@ struct Ground {
   std::map<std::string, Directory> directories;
   std::vector<SeededRandom> randoms;  // of each client
   bool faults_on = true;
+  // A rename over a file that waits for its upload was cut short in the origin: the two versions
+  // meet there, and one gets a conflict name.
+  bool conflicts_possible = false;
 };
 
 // What one incarnation gives its clients.
@@ -163,6 +166,9 @@ class Reader {
   Ground& ground_;
   SeededRandom& random_;
 };
+
+// What the node calls a version that lost against another writer's.
+bool is_conflict_name(const std::string& name);
 
 // Whether the plan's faults may make a call end so.
 bool may_fail_so(const Ground& ground, const Error& error);
