@@ -1,8 +1,8 @@
 #include "async/disk_io.h"
 
-#include <cerrno>
-
 #include <fmt/format.h>
+
+#include <cerrno>
 
 #include "base/object_name.h"
 
@@ -134,16 +134,20 @@ Task<Status> rename(Disk& disk, std::string from, std::string to) {
   call.path = std::move(from);
   call.path2 = std::move(to);
   int64_t result = co_await call;
-  co_return result < 0
-      ? status_of(result, fmt::format("renaming {} to {}", call.path, call.path2))
-      : Status();
+  co_return result < 0 ? status_of(result, fmt::format("renaming {} to {}", call.path, call.path2))
+                       : Status();
 }
 
 Task<Status> remove(Disk& disk, std::string path) {
   return on_path(disk, Kind::kRemove, std::move(path), "removing");
 }
-Task<Status> make_directory(Disk& disk, std::string path) {
-  return on_path(disk, Kind::kMakeDirectory, std::move(path), "making directory");
+Task<Status> make_directory(Disk& disk, std::string path, uint32_t flags) {
+  DiskCall call(disk, Kind::kMakeDirectory);
+  call.path = std::move(path);
+  call.flags = flags;
+  int64_t result = co_await call;
+  co_return result < 0 ? status_of(result, fmt::format("making directory {}", call.path))
+                       : Status();
 }
 Task<Status> sync_directory(Disk& disk, std::string path) {
   return on_path(disk, Kind::kSyncDirectory, std::move(path), "syncing directory");

@@ -50,7 +50,8 @@ Task<Result<FileStat>> stat(Disk& disk, std::string path);
 Task<Result<FileStat>> stat(Disk& disk, FileId file);
 Task<Status> rename(Disk& disk, std::string from, std::string to);
 Task<Status> remove(Disk& disk, std::string path);
-Task<Status> make_directory(Disk& disk, std::string path);
+// flags: DiskOp::kShared or nothing.
+Task<Status> make_directory(Disk& disk, std::string path, uint32_t flags = 0);
 Task<Result<std::vector<DirectoryEntry>>> list(Disk& disk, std::string path);
 Task<Status> sync_directory(Disk& disk, std::string path);
 Task<Result<DiskSpace>> space(Disk& disk, std::string path);

@@ -14,7 +14,9 @@ namespace {
 
 constexpr size_t kReadStep = 4 * kMiB;
 constexpr Duration kLockPatience = std::chrono::seconds(60);  // without a deadline
-constexpr uint32_t kCreate = DiskOp::kOpenWrite | DiskOp::kOpenCreate | DiskOp::kOpenExclusive;
+// Objects are plain files for any tool: readable as the umask says.
+constexpr uint32_t kCreate =
+    DiskOp::kOpenWrite | DiskOp::kOpenCreate | DiskOp::kOpenExclusive | DiskOp::kShared;
 constexpr std::string_view kFolderName = "hdi_isfolder";
 
 bool is_folder(const Metadata& metadata) {
@@ -359,7 +361,8 @@ Task<Status> DirectoryOrigin::make_parents(std::string object) {
   for (size_t slash = object.find('/'); slash != std::string::npos;
        slash = object.find('/', slash + 1)) {
     std::string parent = object.substr(0, slash);
-    Status made = co_await disk_io::make_directory(world_.disk, layout_.path_of(parent));
+    Status made =
+        co_await disk_io::make_directory(world_.disk, layout_.path_of(parent), DiskOp::kShared);
     if (!made) {
       bool file = made.error().code() == Code::kAlreadyExists;
       co_return fail(file ? Code::kNotDirectory : made.error().code(), made.error().message());
@@ -407,7 +410,7 @@ Task<Result<ObjectInfo>> DirectoryOrigin::put_directory_in_turn(std::string obje
   if (old && !old->stat.is_directory) co_return fail(Code::kNotDirectory, path + " is a file");
   if (!old) {
     SHOAL_CO_RETURN_IF_ERROR(co_await make_parents(object));
-    SHOAL_CO_RETURN_IF_ERROR(co_await disk_io::make_directory(world_.disk, path));
+    SHOAL_CO_RETURN_IF_ERROR(co_await disk_io::make_directory(world_.disk, path, DiskOp::kShared));
   }
   SHOAL_CO_ASSIGN_OR_RETURN(FileStat stat, co_await stat_of(path));
   StoredMetadata stored{world_.random.next() | 1, std::move(options.metadata)};

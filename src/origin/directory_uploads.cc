@@ -10,7 +10,7 @@
 namespace shoal {
 
 namespace {
-constexpr uint32_t kCreate = DiskOp::kOpenWrite | DiskOp::kOpenCreate;
+constexpr uint32_t kCreate = DiskOp::kOpenWrite | DiskOp::kOpenCreate | DiskOp::kShared;
 constexpr int kRestartsMax = 5;
 }  // namespace
 

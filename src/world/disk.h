@@ -1,5 +1,6 @@
 // Local files, asynchronously. An operation is a plain struct that the caller owns; the disk sets
-// `result` and posts it to the executor when done. Rooms use the awaitable forms in async/disk_io.h.
+// `result` and posts it to the executor when done. Rooms use the awaitable forms in
+// async/disk_io.h.
 //
 // Durability is the POSIX contract, and the simulator enforces it: written bytes survive a power
 // loss only after kSync or kSyncData of the file, and a created, renamed or removed name only after
@@ -67,9 +68,11 @@ struct DiskOp : Runnable {
   static constexpr uint32_t kOpenCreate = 2;     // mode 0600
   static constexpr uint32_t kOpenExclusive = 4;  // with kOpenCreate: fail if it exists
   static constexpr uint32_t kOpenTruncate = 8;
-  static constexpr uint32_t kOpenDirect = 16;    // O_DIRECT: offset, address, length 4 KiB aligned
+  static constexpr uint32_t kOpenDirect = 16;  // O_DIRECT: offset, address, length 4 KiB aligned
   // kOpen: fail on a symbolic link (-ELOOP); kStat: tell about the link, not its target.
   static constexpr uint32_t kNoFollow = 32;
+  // New files and directories are for others too: 0666 and 0777 less the umask, not 0600 and 0700.
+  static constexpr uint32_t kShared = 64;
 
   Kind kind{};
   uint32_t flags = 0;

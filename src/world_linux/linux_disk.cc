@@ -277,7 +277,8 @@ void LinuxDisk::FileOp::prepare(io_uring_sqe& entry) noexcept {
   auto amount = static_cast<unsigned>(std::min(op.length - done_, kMiddle));
   switch (op.kind) {
     case Kind::kOpen:
-      return io_uring_prep_openat(&entry, AT_FDCWD, path, open_flags_of(op.flags), 0600);
+      return io_uring_prep_openat(&entry, AT_FDCWD, path, open_flags_of(op.flags),
+                                  (op.flags & DiskOp::kShared) ? 0666 : 0600);
     case Kind::kClose:
       return io_uring_prep_close(&entry, file);
     case Kind::kRead:
@@ -305,7 +306,10 @@ void LinuxDisk::FileOp::prepare(io_uring_sqe& entry) noexcept {
     case Kind::kRemove:
       return io_uring_prep_unlinkat(&entry, AT_FDCWD, path, step_ == 0 ? 0 : AT_REMOVEDIR);
     case Kind::kMakeDirectory:
-      if (step_ == 0) return io_uring_prep_mkdirat(&entry, AT_FDCWD, path, 0700);
+      if (step_ == 0) {
+        return io_uring_prep_mkdirat(&entry, AT_FDCWD, path,
+                                     (op.flags & DiskOp::kShared) ? 0777 : 0700);
+      }
       return io_uring_prep_statx(&entry, AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, kStatMask, &stat_);
     case Kind::kSyncDirectory:
       if (step_ == 0) {

@@ -208,6 +208,20 @@ class Posix(ShoalTest):
         self.assertEqual(self.read("target"), b"content")
         self.error(errno.EPERM, os.link, self.path("target"), self.path("hard"))
 
+    def test_the_origin_stays_plain(self):
+        """Any tool of any user reads what was written, as the umask of the daemon says."""
+        os.mkdir(self.path("d"))
+        for name, size in (("d/small", 100), ("d/large", 9 * MIB)):
+            self.write(name, pattern(size, 2))
+        self.daemon.sync()
+        umask = os.umask(0)
+        os.umask(umask)
+        for name, size in (("d/small", 100), ("d/large", 9 * MIB)):
+            about = os.stat(os.path.join(self.origin, name))
+            self.assertEqual(stat.S_IMODE(about.st_mode), 0o666 & ~umask)
+        self.assertEqual(stat.S_IMODE(os.stat(os.path.join(self.origin, "d")).st_mode),
+                         0o777 & ~umask)
+
     def test_attributes_survive_upload_and_restart(self):
         self.write("f", b"x" * 1000)
         os.chmod(self.path("f"), 0o640)
