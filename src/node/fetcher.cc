@@ -10,6 +10,7 @@ namespace {
 constexpr uint64_t kWindowFirst = 1 * kMiB;
 constexpr uint64_t kUnitMin = 256 * kKiB;
 constexpr uint64_t kUnitMax = 8 * kMiB;
+constexpr uint64_t kPrefetchUnitMax = 4 * kMiB;
 constexpr int kCorruptRetries = 3;
 
 uint64_t round_down(uint64_t value) { return value / kPieceBytes * kPieceBytes; }
@@ -18,10 +19,13 @@ uint64_t round_up(uint64_t value) { return (value + kPieceBytes - 1) / kPieceByt
 }  // namespace
 
 struct Fetcher::Fetch {
-  Fetch(Executor& executor, Range wanted, Permit permit)
-      : range(wanted), buffer(wanted.length), memory(std::move(permit)), changed(executor) {}
+  Fetch(NodeCore& core, Range wanted, Permit permit)
+      : range(wanted),
+        buffer(core.buffers.take(wanted.length)),
+        memory(std::move(permit)),
+        changed(core.executor()) {}
   Range range;
-  Buffer buffer;
+  BufferPool::Lease buffer;
   Permit memory;
   uint64_t arrived = 0;  // leading bytes of the buffer that are there
   bool done = false;     // arrived == range.length, or status tells why not
@@ -98,7 +102,7 @@ std::vector<Range> Fetcher::unclaimed(Range range) {
 std::shared_ptr<Fetcher::Fetch> Fetcher::start(Range range, Permit memory) {
   SHOAL_ASSERT(range.length > 0 && range.offset % kPieceBytes == 0);
   SHOAL_ASSERT(range.end() <= file_->size());
-  auto fetch = std::make_shared<Fetch>(core_.executor(), range, std::move(memory));
+  auto fetch = std::make_shared<Fetch>(core_, range, std::move(memory));
   if (!core_.gate.spawn(run(shared_from_this(), fetch))) return nullptr;
   fetches_.push_back(fetch);
   return fetch;
@@ -167,22 +171,23 @@ void Fetcher::prefetch(Range asked, ReadPattern& pattern) {
   bool sequential = asked.offset != 0 && asked.offset + slack >= pattern.next &&
                     asked.offset <= pattern.next + slack;
   if (!sequential) {
-    pattern = {asked.end(), 0, 0};
+    pattern = {.next = asked.end()};
     return;
   }
   pattern.next = std::max(pattern.next, asked.end());
   if (pattern.window == 0) {
-    pattern.window = std::max(kWindowFirst, 2 * asked.length);
-  } else if (pattern.ahead >= asked.end() + pattern.window / 2) {
-    return;  // ask in few large requests: only when half of the window has been used up
-  } else {
-    pattern.window *= 2;
+    pattern.window = std::max(kWindowFirst, round_up(2 * asked.length));
+    pattern.grow_at = asked.end() + pattern.window / 2;
+  } else if (asked.end() >= pattern.grow_at) {
+    pattern.window = std::min(core_.options.prefetch_bytes_max, pattern.window * 2);
+    pattern.grow_at = asked.end() + pattern.window / 2;
   }
-  pattern.window = std::min(core_.options.prefetch_bytes_max, pattern.window);
+  // Requests share the origin's bandwidth, so the window is kept full: a new request as soon as
+  // there is room for one.
+  uint64_t unit = round_up(std::clamp(pattern.window / 16, kUnitMin, kPrefetchUnitMax));
   uint64_t limit = std::min(file_->size(), round_up(asked.end() + pattern.window));
   uint64_t at = std::max(pattern.ahead, round_down(asked.offset));
-  if (at >= limit) return;
-  uint64_t unit = std::clamp(pattern.window / 8, kUnitMin, kUnitMax);
+  if (at >= limit || (limit < file_->size() && limit - at < unit)) return;
   for (const Range& gap : unclaimed({at, limit - at})) {
     for (uint64_t offset = gap.offset; offset < gap.end(); offset += unit) {
       Range part{offset, std::min(unit, gap.end() - offset)};

@@ -19,9 +19,10 @@ namespace shoal {
 
 // A reader's position, one per handle: what it read last decides what is prefetched.
 struct ReadPattern {
-  uint64_t next = 0;    // where a sequential reader would go on
-  uint64_t window = 0;  // bytes to keep in flight ahead; 0 while random
-  uint64_t ahead = 0;   // end of what was already asked for
+  uint64_t next = 0;     // where a sequential reader would go on
+  uint64_t window = 0;   // bytes to keep in flight ahead; 0 while random
+  uint64_t ahead = 0;    // end of what was already asked for
+  uint64_t grow_at = 0;  // reading beyond it doubles the window
 };
 
 class Fetcher : public std::enable_shared_from_this<Fetcher> {

@@ -61,8 +61,7 @@ void FileSystemImpl::set_file(Inode& inode, FileRef file, bool may_miss, const s
   ++file_users_[file.get()];
   inode.content.small = nullptr;
   inode.content.file = file;
-  inode.content.fetcher =
-      may_miss ? Fetcher::of(core_, std::move(file), object, etag) : nullptr;
+  inode.content.fetcher = may_miss ? Fetcher::of(core_, std::move(file), object, etag) : nullptr;
 }
 
 void FileSystemImpl::drop_content(Inode& inode) {
@@ -466,6 +465,7 @@ Task<Status> FileSystemImpl::stage_clean(Inode& inode, bool discard, Context con
 // upload was faster.
 Task<Status> FileSystemImpl::reopen_sealed(Inode& inode, bool discard) {
   WriteBack::Version version = inode.staged;
+  UploadHold hold(write_back_, version);
   co_await write_back_.halt(version);
   if (inode.staged != version) {
     SHOAL_ASSERT(inode.staged == nullptr, "only its commit takes a version away");

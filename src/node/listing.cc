@@ -1,11 +1,15 @@
 #include "node/listing.h"
 
+#include <algorithm>
+#include <optional>
+
 #include "base/object_name.h"
 
 namespace shoal {
 
 namespace {
 
+constexpr long kOwnReferences = 2;       // of the paging task itself
 constexpr size_t kEntriesAhead = 10000;  // two pages: one being read, one on its way
 
 void add_page(NodeCore& core, Listing& listing, std::string_view prefix, ListPage& page) {
@@ -20,16 +24,19 @@ void add_page(NodeCore& core, Listing& listing, std::string_view prefix, ListPag
       return;
     }
     // A blob that is also a prefix: the blob is shown (a marker of the directory or a file).
-    if (listing.by_name.contains(leaf)) {
-      if (entry.is_prefix &&
-          decode_attributes(listing.find(leaf)->metadata).kind != FileKind::kDirectory) {
-        core.log.warning("'{}' is both an object and a prefix; objects below it are hidden", full);
+    if (entry.is_prefix) {
+      if (const ListedEntry* object = listing.find_object(leaf)) {
+        if (decode_attributes(object->metadata).kind != FileKind::kDirectory) {
+          core.log.warning("'{}' is both an object and a prefix; objects below it are hidden",
+                           full);
+        }
+        return;
       }
-      return;
+    } else {
+      listing.objects.push_back(static_cast<uint32_t>(listing.entries.size()));
     }
     entry.name = leaf;
     listing.entries.push_back(std::move(entry));
-    listing.by_name.emplace(listing.entries.back().name, listing.entries.size() - 1);
   };
   for (ObjectInfo& object : page.objects) {
     add(object.name, {"", false, object.size, std::move(object.etag), object.modified,
@@ -38,37 +45,86 @@ void add_page(NodeCore& core, Listing& listing, std::string_view prefix, ListPag
   for (const std::string& name : page.prefixes) add(name, {"", true, 0, "", {}, {}});
 }
 
-Task<void> fetch_pages(NodeCore& core, std::shared_ptr<Listing> listing, std::string directory,
-                       Duration limit) {
+// A page on its way.
+struct PageAhead {
+  explicit PageAhead(Executor& executor) : arrived(executor) {}
+  std::optional<Result<ListPage>> page;
+  Signal arrived;
+};
+
+Task<void> fetch_page(NodeCore& core, ListOptions options, Duration limit,
+                      std::shared_ptr<PageAhead> ahead) {
+  ahead->page = co_await core.origin.list(options, Context::within(core.executor(), limit));
+  ahead->arrived.notify_all();
+}
+
+// Null when the node is shutting down.
+std::shared_ptr<PageAhead> ask_for_page(NodeCore& core, const ListOptions& options,
+                                        Duration limit) {
+  auto ahead = std::make_shared<PageAhead>(core.executor());
+  return core.gate.spawn(fetch_page(core, options, limit, ahead)) ? ahead : nullptr;
+}
+
+bool far_ahead(const Listing& listing) {
+  return listing.entries.size() > listing.consumed + kEntriesAhead;
+}
+
+Task<Status> take_pages(NodeCore& core, std::shared_ptr<Listing> listing, std::string directory,
+                        Duration limit) {
   ListOptions options;
   options.prefix = directory.empty() ? "" : directory + "/";
-  while (true) {
-    auto page = co_await core.origin.list(options, Context::within(core.executor(), limit));
-    if (!page) {
-      listing->status = fail(std::move(page).error());
-      break;
-    }
-    add_page(core, *listing, options.prefix, *page);
-    options.marker = std::move(page->next_marker);
-    if (options.marker.empty()) break;
+  std::shared_ptr<PageAhead> ahead = ask_for_page(core, options, limit);
+  while (ahead != nullptr) {
+    while (!ahead->page) SHOAL_CO_RETURN_IF_ERROR(co_await ahead->arrived.wait({}));
+    if (!*ahead->page) co_return fail(std::move(*ahead->page).error());
+    ListPage page = std::move(**ahead->page);
+    options.marker = std::move(page.next_marker);
+    bool last = options.marker.empty();
+    // The next page comes while this one is taken in.
+    bool asked = !last && !far_ahead(*listing);
+    if (asked) ahead = ask_for_page(core, options, limit);
+    add_page(core, *listing, options.prefix, page);
+    if (last) co_return Status();
     listing->changed.notify_all();
     // Only the reader's handle keeps it going; without one nobody waits for the rest.
-    while (listing->entries.size() > listing->consumed + kEntriesAhead && listing.use_count() > 1) {
+    while (far_ahead(*listing) && listing.use_count() > kOwnReferences && !core.gate.closed()) {
       Context wait = Context::within(core.executor(), std::chrono::seconds(1));
       Status status = co_await listing->changed.wait(wait);
       static_cast<void>(status);
     }
-    if (listing.use_count() == 1 || core.gate.closed()) {
-      listing->status = fail(Code::kCancelled, "nobody reads the listing");
-      break;
-    }
+    if (listing.use_count() <= kOwnReferences)
+      co_return fail(Code::kCancelled, "nobody reads the listing");
+    if (!asked) ahead = ask_for_page(core, options, limit);
   }
-  listing->complete = true;
-  listing->fresh_until = core.now() + core.options.attr_ttl;
-  listing->changed.notify_all();
+  co_return fail(Code::kCancelled, "shutting down");
+}
+
+Task<void> fetch_pages(NodeCore& core, std::shared_ptr<Listing> listing, std::string directory,
+                       Duration limit) {
+  Listing& into = *listing;
+  into.status = co_await take_pages(core, listing, std::move(directory), limit);
+  into.complete = true;
+  into.fresh_until = core.now() + core.options.attr_ttl;
+  into.changed.notify_all();
 }
 
 }  // namespace
+
+const ListedEntry* Listing::find_object(std::string_view name) const {
+  auto at =
+      std::lower_bound(objects.begin(), objects.end(), name,
+                       [this](uint32_t i, std::string_view n) { return entries[i].name < n; });
+  return at != objects.end() && entries[*at].name == name ? &entries[*at] : nullptr;
+}
+
+const ListedEntry* Listing::find(std::string_view name) const {
+  SHOAL_ASSERT(complete);
+  if (by_name.empty()) {
+    for (const ListedEntry& entry : entries) by_name.emplace(entry.name, &entry);
+  }
+  auto found = by_name.find(name);
+  return found == by_name.end() ? nullptr : found->second;
+}
 
 std::shared_ptr<Listing> Listing::start(NodeCore& core, std::string directory, Context context) {
   auto listing = std::make_shared<Listing>(core.executor());

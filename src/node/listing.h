@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
 #include "node/attributes.h"
 #include "node/node_core.h"
@@ -27,8 +28,9 @@ struct ListedEntry {
 struct Listing {
   explicit Listing(Executor& executor) : changed(executor) {}
 
-  std::deque<ListedEntry> entries;                       // addresses stay
-  std::unordered_map<std::string_view, size_t> by_name;  // keys point into entries
+  std::deque<ListedEntry> entries;  // addresses stay
+  std::vector<uint32_t> objects;    // indices of the entries that are objects, in order of names
+  mutable std::unordered_map<std::string_view, const ListedEntry*> by_name;  // made by find()
   bool complete = false;
   Status status;             // why it ended early
   bool usable = true;        // false once a local change made it wrong
@@ -36,10 +38,10 @@ struct Listing {
   size_t consumed = 0;       // how far the furthest reader is
   Signal changed;
 
-  const ListedEntry* find(std::string_view name) const {
-    auto found = by_name.find(name);
-    return found == by_name.end() ? nullptr : &entries[found->second];
-  }
+  // Any entry; when complete.
+  const ListedEntry* find(std::string_view name) const;
+  // An object, among the pages so far.
+  const ListedEntry* find_object(std::string_view name) const;
 
   // Starts the paging task in the core's gate. `directory` is the path, "" for the root.
   static std::shared_ptr<Listing> start(NodeCore& core, std::string directory, Context context);

@@ -67,6 +67,7 @@ Task<Status> FileSystemImpl::store_attributes(Inode& inode, FileAttributes attri
       version->modified = true;
       co_return Status();
     }
+    UploadHold hold(write_back_, version);
     co_await write_back_.halt(version);
     if (inode.staged == version) {
       FileAttributes before = std::exchange(inode.attributes, std::move(attributes));

@@ -364,9 +364,9 @@ Task<Status> FileSystemImpl::read_directory(HandleId id, uint64_t cookie, bool p
         listing->changed.notify_all();
       }
       const ListedEntry& entry = listing->entries[index];
-      if (handle->overlay_names.contains(entry.name)) continue;
+      if (!handle->overlay_names.empty() && handle->overlay_names.contains(entry.name)) continue;
       item.name = entry.name;
-      Inode* known = tree_.child(directory, entry.name);
+      Inode* known = directory.children.empty() ? nullptr : tree_.child(directory, entry.name);
       if (plus || known != nullptr) {
         if (known != nullptr && (known->staged || !listing->usable)) {
           inode = known;
@@ -501,6 +501,7 @@ Task<Status> FileSystemImpl::remove_file_locked(Inode& directory, Inode& inode, 
   if (!permit) co_return fail(std::move(permit).error());
   if (!inode.attached()) co_return fail(Code::kNotFound, "removed meanwhile");
   std::string path = tree_.path(inode);
+  UploadHold hold(write_back_, inode.staged);
   if (inode.staged) co_await write_back_.halt(inode.staged);
   // An upload that was cut short may have reached the origin all the same.
   bool maybe_there = !inode.etag.empty() || (inode.staged && inode.staged->tried);
@@ -713,6 +714,8 @@ Task<Status> FileSystemImpl::rename_file_locked(Inode& source, Inode& to_directo
   SHOAL_CO_RETURN_IF_ERROR(co_await keep_directory(from_directory, context));
   auto permit = co_await source.lock.acquire(1, context);
   if (!permit) co_return fail(std::move(permit).error());
+  UploadHold hold_source(write_back_, source.staged);
+  UploadHold hold_target(write_back_, target != nullptr ? target->staged : nullptr);
   if (source.staged) co_await write_back_.halt(source.staged);
   if (target != nullptr && target->staged) co_await write_back_.halt(target->staged);
   WriteBack::Version version = source.staged;
@@ -777,6 +780,9 @@ Task<Status> FileSystemImpl::rename_directory_of(Inode& source, Inode& to_direct
                                                  Context context) {
   std::string from_path = tree_.path(source);
   std::string to_path = join_path(tree_.path(to_directory), to);
+  std::vector<UploadHold> holds;
+  holds.reserve(staged.size());
+  for (const auto& version : staged) holds.emplace_back(write_back_, version);
   for (const auto& version : staged) {
     co_await write_back_.halt(version);
     Inode* inode = version->inode;

@@ -23,6 +23,7 @@ NodeCore::NodeCore(World& world_in, Origin& origin_in, Store& store_in, Registry
       log(log_in),
       options(std::move(options_in)),
       metrics(registry),
+      buffers(world_in.executor),
       fetch_memory(world_in.executor, std::max<uint64_t>(options.memory / 2, 16 * kMiB)),
       upload_memory(world_in.executor, std::max<uint64_t>(options.memory / 4, 16 * kMiB)),
       gate(world_in.executor) {}

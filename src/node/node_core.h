@@ -7,6 +7,7 @@
 
 #include "async/gate.h"
 #include "async/sync.h"
+#include "node/buffer_pool.h"
 #include "observe/log.h"
 #include "observe/metrics.h"
 #include "origin/origin.h"
@@ -59,12 +60,13 @@ struct NodeCore {
   const Log& log;
   const NodeOptions options;
   NodeMetrics metrics;
+  BufferPool buffers;       // for what these permits allow
   Semaphore fetch_memory;   // bytes of fetch buffers
   Semaphore upload_memory;  // bytes of upload buffers
   // Every live fetcher by its file, so that a file closed and opened again joins what is in flight.
   std::unordered_map<const CachedFile*, Fetcher*> fetchers;
-  Gate gate;                // fetches, listings, background checks
-  Cancel stopping;          // requested when the node stops: ends what runs in the gate
+  Gate gate;        // fetches, listings, background checks
+  Cancel stopping;  // requested when the node stops: ends what runs in the gate
 
   Executor& executor() { return world.executor; }
   SteadyTime now() const { return world.executor.now(); }

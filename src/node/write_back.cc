@@ -196,7 +196,23 @@ void WriteBack::enqueue(const Version& version, bool now) {
   if (version->committed || version->dropped || version->uploading || stopping_) return;
   SHOAL_ASSERT(version->record.sealed && version->durable);
   version->forced = version->forced || now;
+  if (version->held > 0) {
+    version->wanted = true;
+    return;
+  }
   requeue(version, version->forced ? Duration(0) : core_.options.upload_delay);
+}
+
+UploadHold::UploadHold(WriteBack& write_back, std::shared_ptr<StagedVersion> version)
+    : write_back_(write_back), version_(std::move(version)) {
+  if (version_ != nullptr) ++version_->held;
+}
+
+UploadHold::~UploadHold() {
+  if (version_ == nullptr) return;
+  SHOAL_ASSERT(version_->held > 0);
+  if (--version_->held > 0 || !std::exchange(version_->wanted, false)) return;
+  if (version_->record.sealed && version_->durable) write_back_.enqueue(version_, false);
 }
 
 void WriteBack::requeue(const Version& version, Duration delay) {
@@ -350,7 +366,9 @@ Task<void> WriteBack::upload_one(Version version, Permit permit) {
   permit.release();
   version->uploading = false;
   bool retry = !version->committed && !version->dropped && !version->cancel.requested();
-  if (retry && !stopping_) {
+  if (retry && version->held > 0) {
+    version->wanted = true;
+  } else if (retry && !stopping_) {
     Backoff backoff(core_.world.random, kRetryFirst, kRetryMax);
     Duration delay = kRetryFirst;
     for (unsigned i = 0; i < std::min(version->failures, 10u); ++i) delay = backoff.next();
@@ -391,8 +409,8 @@ Task<Result<ObjectInfo>> WriteBack::upload(Version version) {
   }
   if (version->file && !version->file->complete()) {
     // Found unsealed after a crash: what was not written since is the base's.
-    auto fetcher = Fetcher::of(core_, version->file, version->record.object,
-                                             version->record.base_etag);
+    auto fetcher =
+        Fetcher::of(core_, version->file, version->record.object, version->record.base_etag);
     Status filled =
         co_await fetcher->complete({0, version->file->size()}, {}, {kNever, &version->cancel});
     co_await fetcher->wait_idle();
@@ -418,12 +436,13 @@ Task<Result<ObjectInfo>> WriteBack::upload(Version version) {
   co_return co_await upload_blocks(version, std::move(options), context);
 }
 
-Task<Result<Buffer>> WriteBack::read_bytes(Version version, uint64_t offset, uint64_t length) {
-  Buffer buffer(length);
+Task<Result<BufferPool::Lease>> WriteBack::read_bytes(Version version, uint64_t offset,
+                                                      uint64_t length) {
+  BufferPool::Lease buffer = core_.buffers.take(length);
   if (version->bytes) {
     SHOAL_ASSERT(offset + length <= version->bytes->size());
     if (length > 0) std::memcpy(buffer.data(), version->bytes->data() + offset, length);
-    co_return buffer;
+    co_return std::move(buffer);
   }
   SHOAL_CO_RETURN_IF_ERROR(co_await version->file->read(offset, buffer.span()));
   // Promise 2: checked against the checksum of when it entered, before it leaves.
@@ -432,14 +451,15 @@ Task<Result<Buffer>> WriteBack::read_bytes(Version version, uint64_t offset, uin
                                                "checksum",
                                                version->record.object, offset));
   }
-  co_return buffer;
+  co_return std::move(buffer);
 }
 
 Task<Result<ObjectInfo>> WriteBack::upload_whole(Version version, PutOptions options,
                                                  Context context) {
   auto memory = co_await core_.upload_memory.acquire(version->size(), context);
   if (!memory) co_return fail(std::move(memory).error());
-  SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes, co_await read_bytes(version, 0, version->size()));
+  SHOAL_CO_ASSIGN_OR_RETURN(BufferPool::Lease bytes,
+                            co_await read_bytes(version, 0, version->size()));
   SHOAL_CO_RETURN_IF_ERROR(context.check(core_.executor()));
   version->committing = true;
   auto info = co_await core_.origin.put(version->record.object, bytes.span(), std::move(options),
@@ -456,7 +476,7 @@ Task<Status> WriteBack::send_block(Version version, uint64_t offset, uint64_t le
   if (!permit) co_return fail(std::move(permit).error());
   auto memory = co_await core_.upload_memory.acquire(length, context);
   if (!memory) co_return fail(std::move(memory).error());
-  SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes, co_await read_bytes(version, offset, length));
+  SHOAL_CO_ASSIGN_OR_RETURN(BufferPool::Lease bytes, co_await read_bytes(version, offset, length));
   *id += hash_bytes(bytes.span()).to_hex();  // it came with the index: equal ids, equal bytes
   if (!there->contains(*id)) {
     SHOAL_CO_RETURN_IF_ERROR(
@@ -532,7 +552,14 @@ Task<Status> WriteBack::move_aside(Version version) {
                     "conflict-" + record.write_id.to_hex();
   }
   if (version->small) {
-    SHOAL_CO_RETURN_IF_ERROR(co_await core_.store.stage_small(record, as_bytes(*version->bytes)));
+    // The last close may have let go of the bytes meanwhile.
+    if (!version->bytes) {
+      SHOAL_CO_ASSIGN_OR_RETURN(Buffer stored,
+                                co_await core_.store.read_staged_small(record.write_id));
+      version->bytes = std::make_shared<std::string>(as_text(stored.span()));
+    }
+    std::shared_ptr<std::string> bytes = version->bytes;
+    SHOAL_CO_RETURN_IF_ERROR(co_await core_.store.stage_small(record, as_bytes(*bytes)));
   } else {
     SHOAL_CO_RETURN_IF_ERROR(co_await version->file->sync(record));
   }

@@ -43,6 +43,8 @@ struct StagedVersion {
   bool uploading = false;
   bool committing = false;  // the request that makes it visible is on its way
   bool queued = false;
+  uint32_t held = 0;    // UploadHolds
+  bool wanted = false;  // was to be queued while held
   bool forced = false;  // somebody waits: no delay
   SteadyTime not_before{};
   uint64_t uploaded_bytes = 0;
@@ -61,6 +63,22 @@ struct StagedVersion {
 
 // In a staged record's metadata only; never sent to the origin.
 inline constexpr const char* kAncestorsName = "shoalancestors";
+
+class WriteBack;
+
+// While it lives, no upload of the version begins. Then what asked for one meanwhile gets it.
+class UploadHold {
+ public:
+  UploadHold(WriteBack& write_back, std::shared_ptr<StagedVersion> version);
+  UploadHold(UploadHold&& other) noexcept
+      : write_back_(other.write_back_), version_(std::move(other.version_)) {}
+  UploadHold& operator=(UploadHold&&) = delete;
+  ~UploadHold();
+
+ private:
+  WriteBack& write_back_;
+  std::shared_ptr<StagedVersion> version_;  // shared with the write-back; null: nothing held
+};
 
 struct BacklogItem {
   std::string object;
@@ -134,7 +152,7 @@ class WriteBack {
   Task<Status> move_aside(Version version);
   Task<void> finish(Version version, ObjectInfo info);
   void requeue(const Version& version, Duration delay);
-  Task<Result<Buffer>> read_bytes(Version version, uint64_t offset, uint64_t length);
+  Task<Result<BufferPool::Lease>> read_bytes(Version version, uint64_t offset, uint64_t length);
 
   NodeCore& core_;
   Callbacks callbacks_;
