@@ -181,6 +181,11 @@ Task<Status> File::write(uint64_t offset, ConstByteSpan bytes) {
   if (bytes.empty()) co_return Status();
   Range range{offset, bytes.size()};
   SHOAL_CO_ASSIGN_OR_RETURN(Permit permit, co_await prepare(range, 1, true));
+  std::vector<uint64_t> absent;  // of the base: not ours if the write fails
+  for (uint64_t i = offset / kPieceBytes; i < std::min(pieces_of(range.end()), pieces_of(size_));
+       ++i) {
+    if (!table_.get(i).present()) absent.push_back(i);
+  }
   note_write(range, bytes);
   Status status;
   {
@@ -191,6 +196,9 @@ Task<Status> File::write(uint64_t offset, ConstByteSpan bytes) {
     for (uint64_t i = offset / kPieceBytes; i < std::min(pieces_of(range.end()), table_.pieces());
          ++i) {
       if (table_.get(i).present()) table_.set_memory_bits(i, Piece::kStale, 0);
+    }
+    for (uint64_t i : absent) {
+      if (i < table_.pieces() && !overlaps(writing_, {i * kPieceBytes, kPieceBytes})) drop_piece(i);
     }
     if (range.end() > size_ && writing_.empty()) (void)co_await undo_growth();
     co_return status;
