@@ -45,35 +45,46 @@ void add_page(NodeCore& core, Listing& listing, std::string_view prefix, ListPag
   for (const std::string& name : page.prefixes) add(name, {"", true, 0, "", {}, {}});
 }
 
-// A page on its way.
+bool far_ahead(const Listing& listing) {
+  return listing.entries.size() > listing.consumed + kEntriesAhead;
+}
+
+// A page on its way, and the one after it as soon as its marker is known.
 struct PageAhead {
   explicit PageAhead(Executor& executor) : arrived(executor) {}
   std::optional<Result<ListPage>> page;
+  std::shared_ptr<PageAhead> next;
   Signal arrived;
 };
 
-Task<void> fetch_page(NodeCore& core, ListOptions options, Duration limit,
-                      std::shared_ptr<PageAhead> ahead) {
+std::shared_ptr<PageAhead> ask_for_page(NodeCore& core, const std::shared_ptr<Listing>& listing,
+                                        ListOptions options, Duration limit);
+
+Task<void> fetch_page(NodeCore& core, std::shared_ptr<Listing> listing, ListOptions options,
+                      Duration limit, std::shared_ptr<PageAhead> ahead) {
+  options.on_next_marker = [&](std::string marker) {
+    if (far_ahead(*listing)) return;
+    ListOptions next = options;
+    next.marker = std::move(marker);
+    ahead->next = ask_for_page(core, listing, std::move(next), limit);
+  };
   ahead->page = co_await core.origin.list(options, Context::within(core.executor(), limit));
   ahead->arrived.notify_all();
 }
 
 // Null when the node is shutting down.
-std::shared_ptr<PageAhead> ask_for_page(NodeCore& core, const ListOptions& options,
-                                        Duration limit) {
+std::shared_ptr<PageAhead> ask_for_page(NodeCore& core, const std::shared_ptr<Listing>& listing,
+                                        ListOptions options, Duration limit) {
   auto ahead = std::make_shared<PageAhead>(core.executor());
-  return core.gate.spawn(fetch_page(core, options, limit, ahead)) ? ahead : nullptr;
-}
-
-bool far_ahead(const Listing& listing) {
-  return listing.entries.size() > listing.consumed + kEntriesAhead;
+  return core.gate.spawn(fetch_page(core, listing, std::move(options), limit, ahead)) ? ahead
+                                                                                      : nullptr;
 }
 
 Task<Status> take_pages(NodeCore& core, std::shared_ptr<Listing> listing, std::string directory,
                         Duration limit) {
   ListOptions options;
   options.prefix = directory.empty() ? "" : directory + "/";
-  std::shared_ptr<PageAhead> ahead = ask_for_page(core, options, limit);
+  std::shared_ptr<PageAhead> ahead = ask_for_page(core, listing, options, limit);
   while (ahead != nullptr) {
     while (!ahead->page) SHOAL_CO_RETURN_IF_ERROR(co_await ahead->arrived.wait({}));
     if (!*ahead->page) co_return fail(std::move(*ahead->page).error());
@@ -81,20 +92,25 @@ Task<Status> take_pages(NodeCore& core, std::shared_ptr<Listing> listing, std::s
     options.marker = std::move(page.next_marker);
     bool last = options.marker.empty();
     // The next page comes while this one is taken in.
-    bool asked = !last && !far_ahead(*listing);
-    if (asked) ahead = ask_for_page(core, options, limit);
+    std::shared_ptr<PageAhead> next = std::move(ahead->next);
+    if (!last && next == nullptr && !far_ahead(*listing)) {
+      next = ask_for_page(core, listing, options, limit);
+    }
+    ahead = nullptr;
     add_page(core, *listing, options.prefix, page);
     if (last) co_return Status();
     listing->changed.notify_all();
     // Only the reader's handle keeps it going; without one nobody waits for the rest.
-    while (far_ahead(*listing) && listing.use_count() > kOwnReferences && !core.gate.closed()) {
+    while (next == nullptr && far_ahead(*listing) && listing.use_count() > kOwnReferences &&
+           !core.gate.closed()) {
       Context wait = Context::within(core.executor(), std::chrono::seconds(1));
       Status status = co_await listing->changed.wait(wait);
       static_cast<void>(status);
     }
-    if (listing.use_count() <= kOwnReferences)
+    if (next == nullptr && listing.use_count() <= kOwnReferences) {
       co_return fail(Code::kCancelled, "nobody reads the listing");
-    if (!asked) ahead = ask_for_page(core, options, limit);
+    }
+    ahead = next ? std::move(next) : ask_for_page(core, listing, options, limit);
   }
   co_return fail(Code::kCancelled, "shutting down");
 }

@@ -194,6 +194,7 @@ void WriteBack::renamed(const Version& version, const std::string& from) {
 
 void WriteBack::enqueue(const Version& version, bool now) {
   if (version->committed || version->dropped || version->uploading || stopping_) return;
+  if (find(version->record.object) != version) return;  // its successor goes up instead
   SHOAL_ASSERT(version->record.sealed && version->durable);
   version->forced = version->forced || now;
   if (version->held > 0) {

@@ -397,12 +397,19 @@ Task<Result<ListPage>> AzureOrigin::list(ListOptions options, Context context) {
     get.body_bytes_max = kListBytesMax;
     metrics_.lists.add();
     SHOAL_CO_ASSIGN_OR_RETURN(HttpResponse response, co_await runner_.run(get, context));
+    bool announced = false;
+    if (options.on_next_marker) {
+      if (std::optional<std::string> next = peek_next_marker(response.body)) {
+        announced = true;
+        options.on_next_marker(std::move(*next));
+      }
+    }
     Result<ListPage> page = parse_list_page(response.body);
     if (!page) co_return fail(std::move(page).error().with_context(get.what));
     Status stripped = strip_prefix(*page, options);
     if (!stripped) co_return fail(std::move(stripped).error().with_context(get.what));
     bool empty = page->objects.empty() && page->prefixes.empty();
-    if (!empty || page->next_marker.empty()) co_return std::move(page);
+    if (!empty || announced || page->next_marker.empty()) co_return std::move(page);
     if (page->next_marker == marker) {
       co_return fail(Code::kUnavailable, get.what + ": the origin repeats the same page");
     }
@@ -426,8 +433,10 @@ Status AzureOrigin::strip_prefix(ListPage& page, const ListOptions& options) con
   }
   std::erase_if(page.objects, [&](ObjectInfo& object) { return !strip(object.name); });
   std::erase_if(page.prefixes, [&](std::string& name) { return !strip(name); });
-  std::sort(page.objects.begin(), page.objects.end(),
-            [](const ObjectInfo& a, const ObjectInfo& b) { return a.name < b.name; });
+  auto by_name = [](const ObjectInfo& a, const ObjectInfo& b) { return a.name < b.name; };
+  if (!std::is_sorted(page.objects.begin(), page.objects.end(), by_name)) {
+    std::sort(page.objects.begin(), page.objects.end(), by_name);
+  }
   std::sort(page.prefixes.begin(), page.prefixes.end());
   return {};
 }

@@ -56,17 +56,23 @@ Metadata metadata_of(const pugi::xml_node& blob) {
 Result<ObjectInfo> blob_of(const pugi::xml_node& node) {
   ObjectInfo info;
   SHOAL_ASSIGN_OR_RETURN(info.name, name_of(node));
-  pugi::xml_node properties = node.child("Properties");
-  SHOAL_ASSIGN_OR_RETURN(info.size, parse_decimal(properties.child("Content-Length").text().get()));
-  info.etag = unquote_etag(properties.child("Etag").text().get());
-  if (info.etag.empty()) return fail(Code::kUnavailable, "a blob has no ETag");
-  if (auto modified = parse_http_date(properties.child("Last-Modified").text().get())) {
-    info.modified = *modified;
-  }
   info.metadata = metadata_of(node);
-  if (std::string_view(properties.child("ResourceType").text().get()) == "directory") {
-    info.metadata["hdi_isfolder"] = "true";
+  std::string_view size;
+  // One walk over the properties: looking each up by name is a third of the time of a large page.
+  for (pugi::xml_node property : node.child("Properties").children()) {
+    std::string_view name = property.name();
+    if (name == "Content-Length") {
+      size = property.child_value();
+    } else if (name == "Etag") {
+      info.etag = unquote_etag(property.child_value());
+    } else if (name == "Last-Modified") {
+      if (auto modified = parse_http_date(property.child_value())) info.modified = *modified;
+    } else if (name == "ResourceType" && std::string_view(property.child_value()) == "directory") {
+      info.metadata["hdi_isfolder"] = "true";
+    }
   }
+  SHOAL_ASSIGN_OR_RETURN(info.size, parse_decimal(size));
+  if (info.etag.empty()) return fail(Code::kUnavailable, "a blob has no ETag");
   return info;
 }
 
@@ -109,6 +115,19 @@ Result<ListPage> parse_list_page(std::string_view xml) {
   }
   page.next_marker = root.child("NextMarker").text().get();
   return page;
+}
+
+std::optional<std::string> peek_next_marker(std::string_view xml) {
+  constexpr std::string_view kOpen = "<NextMarker>";
+  if (xml.find("<Blob>") == std::string_view::npos) return std::nullopt;
+  size_t begin = xml.rfind(kOpen);
+  if (begin == std::string_view::npos) return std::nullopt;
+  begin += kOpen.size();
+  size_t end = xml.find('<', begin);
+  if (end == std::string_view::npos || end == begin) return std::nullopt;
+  std::string_view marker = xml.substr(begin, end - begin);
+  if (marker.find('&') != std::string_view::npos) return std::nullopt;  // leave it to the parser
+  return std::string(marker);
 }
 
 Result<std::vector<BlockInfo>> parse_block_list(std::string_view xml) {

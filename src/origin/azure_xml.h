@@ -14,6 +14,8 @@ namespace shoal {
 // Names are as the container has them, with the mount's prefix. Fails with kUnavailable: an answer
 // that is not what Azure documents is most often a proxy's.
 Result<ListPage> parse_list_page(std::string_view xml);
+// The next marker of a page that holds blobs, found without parsing it; nothing when in doubt.
+std::optional<std::string> peek_next_marker(std::string_view xml);
 
 // The uncommitted blocks; ids still base64.
 Result<std::vector<BlockInfo>> parse_block_list(std::string_view xml);

@@ -19,6 +19,7 @@ namespace {
 constexpr uint64_t kProgressStep = 256 * kKiB;
 constexpr size_t kHeaderBytesMax = 64 * kKiB;
 constexpr size_t kHeadersMax = 256;
+constexpr size_t kReserveFrom = 4 * kKiB;
 
 bool is_token(std::string_view text) {
   return !text.empty() && std::ranges::all_of(text, [](unsigned char c) {
@@ -217,6 +218,14 @@ bool CurlExchange::take_body(std::string_view bytes) {
     if (bytes.size() > call_.body_bytes_max - response_.body.size()) {
       fault_ = Fault::kTooLarge;
       return false;
+    }
+    if (response_.body.empty() && bytes.size() >= kReserveFrom) {
+      // A large answer: room for it at once, as far as its length is to be believed.
+      curl_off_t length = -1;
+      curl_easy_getinfo(easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
+      if (length > 0) {
+        response_.body.reserve(std::min<size_t>(static_cast<size_t>(length), call_.body_bytes_max));
+      }
     }
     response_.body.append(bytes);
     return true;
