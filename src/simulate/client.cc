@@ -177,7 +177,8 @@ Task<void> Client::observe_all() {
 Task<void> Client::look_again(std::vector<std::string> paths) {
   ground_.findings.count("doubts");
   Duration ttl = std::max(ground_.plan.node.attr_ttl, ground_.plan.node.negative_ttl);
-  Status slept = co_await sleep_for(session_.executor, ttl + milliseconds(10), {});
+  // A request that was given up may still be executed: the slowest takes five seconds.
+  Status slept = co_await sleep_for(session_.executor, ttl + seconds(7), {});
   static_cast<void>(slept);
   for (const std::string& path : paths) co_await observe(path);
   check_pledges();

@@ -259,7 +259,8 @@ void OneNode::check_capacity() {
 }
 
 void OneNode::flip_bits() {
-  // Only when nothing is staged: flips of clean data must cost nothing but a fetch.
+  // Only when nothing is staged: flips of clean data must cost nothing but a fetch. Not of headers
+  // and of the small tier's log: there a flip may bring back an older state.
   ground_.findings.count("bit_flips");
   SimNodePtr directory = machine_->disk().tree().find(ground_.plan.store.directory);
   if (directory == nullptr) return;
@@ -270,7 +271,7 @@ void OneNode::flip_bits() {
     for (auto& [name, child] : node->seen) {
       if (!child->file) {
         stack.emplace_back(path + "/" + name, child);
-      } else if (child->file->size() >= kSimPageBytes && random_.chance(0.5)) {
+      } else if (name.ends_with(".data") && child->file->size() > 0 && random_.chance(0.5)) {
         child->file->flip_bit(random_.below(child->file->size()),
                               static_cast<unsigned>(random_.below(8)));
       }
