@@ -386,7 +386,10 @@ void SmallTier::settle_bad(Recovery& recovery) {
   for (Recovery::Bad& bad : recovery.bad) {
     Hash128 id = bad.record.write_id;
     auto dropped = recovery.dropped.find(id);
-    if (bad.sequence > recovery.synced_through) continue;
+    if (bad.sequence > recovery.synced_through) {
+      recovery.torn.push_back(id);
+      continue;
+    }
     if (dropped != recovery.dropped.end() && dropped->second > bad.sequence) continue;
     auto now = staged_.find(id);
     if (now != staged_.end() && now->second.sequence > bad.sequence) continue;
@@ -477,6 +480,28 @@ Task<Status> SmallTier::recover() {
     // Segments may be larger than today's: then this one is full.
     segments_.at(current_).end = std::max(segments_.at(current_).end, kSegmentHeaderBytes);
     if (segments_.at(current_).end > segment_bytes_) segments_.at(current_).end = segment_bytes_;
+  }
+  co_return co_await outdate_torn(std::move(recovery.torn));
+}
+
+// Torn records that nobody was promised stay in the log, where the next recovery would take them
+// for promised ones: everything behind them will have been synced by then. Later records of the
+// same ids say that they do not count.
+Task<Status> SmallTier::outdate_torn(std::vector<Hash128> ids) {
+  for (Hash128 id : ids) {
+    auto found = staged_.find(id);
+    if (found != staged_.end()) {  // an earlier state of it is whole
+      if (found->second.bad) continue;
+      StagedRecord record = found->second.record;
+      SHOAL_CO_ASSIGN_OR_RETURN(Buffer value, co_await read_staged(id));
+      SHOAL_CO_RETURN_IF_ERROR(co_await stage(std::move(record), value.span()));
+      continue;
+    }
+    auto item = std::make_shared<Append>();
+    item->header.kind = RecordKind::kDrop;
+    item->header.key = id;
+    item->durable = true;
+    SHOAL_CO_RETURN_IF_ERROR(co_await append(item));
   }
   co_return Status();
 }

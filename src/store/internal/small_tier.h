@@ -94,6 +94,7 @@ class SmallTier {
       uint64_t sequence = 0;
     };
     std::vector<Bad> bad;
+    std::vector<Hash128> torn;  // bad ones that nobody was promised
     std::unordered_map<Hash128, uint64_t> dropped;  // by write id, the sequence of the drop
   };
 
@@ -104,6 +105,7 @@ class SmallTier {
   Segment* segment_of(const SmallPlace& place);
 
   Task<Status> append(std::shared_ptr<Append> item);
+  Task<Status> outdate_torn(std::vector<Hash128> ids);
   Task<void> write_loop();
   Task<Status> write_batch(std::vector<std::shared_ptr<Append>>& batch);
   void apply(const Append& item, SmallPlace place);
