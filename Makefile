@@ -19,6 +19,7 @@ build: deps  ## Build build/release/shoal
 	@echo "built $(BUILD)/shoal"
 
 test: deps  ## Build everything and run every test
+	@tools/install-conformance.sh
 	@cmake --preset release >/dev/null
 	@ninja -C $(BUILD) -j $(JOBS)
 	@ctest --test-dir $(BUILD) --output-on-failure -j $(TEST_JOBS)

@@ -86,7 +86,9 @@ TEST(Task, many_synchronous_awaits_need_constant_stack) {
 
 Task<void> wait_for(Signal& signal, Context context, std::string& log, std::string name) {
   Status status = co_await signal.wait(context);
-  log += name + (status ? ":ok " : status.error().code() == Code::kCancelled ? ":cancel " : ":late ");
+  log += name + (status                                      ? ":ok "
+                 : status.error().code() == Code::kCancelled ? ":cancel "
+                                                             : ":late ");
 }
 Task<void> notify_after(Executor& executor, Signal& signal, Duration delay) {
   SHOAL_ASSERT((co_await sleep_for(executor, delay, {})).has_value());
@@ -220,8 +222,8 @@ TEST(Backoff, doubles_to_the_cap_and_honours_the_server) {
   CountingRandom random;
   Backoff backoff(random, milliseconds(100), std::chrono::seconds(2));
   for (int i = 0; i < 40; ++i) {
-    Duration expected = std::min<Duration>(milliseconds(100) * (1ll << std::min(i, 20)),
-                                           std::chrono::seconds(2));
+    Duration expected =
+        std::min<Duration>(milliseconds(100) * (1ll << std::min(i, 20)), std::chrono::seconds(2));
     Duration delay = backoff.next();
     EXPECT_GE(delay, expected * 8 / 10);
     EXPECT_LE(delay, expected * 13 / 10);

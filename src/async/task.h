@@ -1,5 +1,5 @@
-// Task<T>: a lazy coroutine. It starts when awaited (or spawned into a Gate) and resumes its awaiter
-// when it ends. Move only, awaited at most once.
+// Task<T>: a lazy coroutine. It starts when awaited (or spawned into a Gate) and resumes its
+// awaiter when it ends. Move only, awaited at most once.
 //
 // Rules (STYLE section 9): coroutines are functions, never capturing lambdas; parameters by value
 // or references owned by the awaiting frame; no lock, guard or iterator lives across co_await; a

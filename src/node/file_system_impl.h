@@ -1,6 +1,6 @@
 // The node's FileSystem: inodes over cache, write-back and origin. Split over names.cc (look-up,
-// directories, rename, unlink), files.cc (open, read, write, close) and metadata.cc (attributes,
-// extended attributes).
+// directories, unlink), rename.cc, files.cc (open, read, close), writing.cc (change and seal) and
+// metadata.cc (attributes, extended attributes).
 //
 // Owned by Node; shard's thread.
 #pragma once

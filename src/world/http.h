@@ -26,8 +26,8 @@ struct HttpRequest {
 
 struct HttpResponse {
   int status = 0;
-  HttpHeaders headers;  // names in lower case
-  std::string body;     // whatever did not go to HttpCall::into; at most body_bytes_max
+  HttpHeaders headers;      // names in lower case
+  std::string body;         // whatever did not go to HttpCall::into; at most body_bytes_max
   uint64_t into_bytes = 0;  // body bytes written to HttpCall::into
 
   // The first value of a header (name in lower case), or nullptr.

@@ -1,0 +1,302 @@
+// Rename: of files with their staged and clean bytes, and of directories object by object.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/object_name.h"
+#include "node/fetcher.h"
+#include "node/file_system_impl.h"
+
+#ifndef RENAME_NOREPLACE
+#define RENAME_NOREPLACE 1
+#endif
+
+namespace shoal {
+
+namespace {
+constexpr size_t kRenamesParallel = 16;
+}  // namespace
+
+void FileSystemImpl::rename_in_tree(Inode& inode, Inode& directory, const std::string& name) {
+  Inode* old_parent = inode.parent;
+  SHOAL_ASSERT(old_parent != nullptr);
+  InodeUse keep(tree_, *old_parent);
+  std::string old_name = inode.name;
+  tree_.move(inode, directory, name);
+  changed_names(*old_parent, old_name);
+  changed_names(directory, name);
+  inode.changed = core_.world.executor.wall_now();
+  inode.fresh_until = core_.now() + core_.options.attr_ttl;
+}
+
+// The origin has the bytes under the new name; a cache that cannot follow only costs a fetch.
+Task<void> FileSystemImpl::rekey(std::string from, std::string etag, std::string to,
+                                 std::string new_etag) {
+  Status status = co_await core_.store.rekey(from, std::move(etag), to, std::move(new_etag));
+  if (!status) {
+    core_.log.warning("the cache of {} is lost to its new name {}: {}", from, to,
+                      status.error().to_string());
+  }
+}
+
+Task<Status> FileSystemImpl::rename_staged(Inode& source, std::string from, std::string to,
+                                           Inode* target, Context context) {
+  WriteBack::Version version = source.staged;
+  bool maybe_there = !source.etag.empty() || version->tried;
+  // What is acknowledged under the old name must not stay behind, and must not go first.
+  if (version->supersedes || (maybe_there && !version->durable)) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await seal(source, version->record.sealed, context));
+  }
+  if (source.content.fetcher) {  // the base's name goes away: bring what is still missing
+    SHOAL_CO_RETURN_IF_ERROR(
+        co_await source.content.fetcher->complete({0, source.content.file->size()}, {}, context));
+  }
+  if (maybe_there) {
+    co_await write_back_.let_late_commits_pass(from);
+    // Should the rename end here, the version is uploaded under the old name again.
+    Status removed = co_await core_.origin.remove(from, Condition::none(), context);
+    if (!removed && removed.error().code() != Code::kNotFound) co_return removed;
+    source.etag.clear();
+    version->record.base_etag.clear();
+    version->record.must_be_absent = true;
+  }
+  StagedRecord record = version->record;
+  record.object = to;
+  record.changed = core_.world.executor.wall_now();
+  record.base_etag = target != nullptr ? target->etag : "";
+  record.must_be_absent = record.base_etag.empty();
+  if (target != nullptr && target->staged) {
+    version->add_ancestor(*target->staged);  // its upload may have been cut short
+    record.metadata[kAncestorsName] = version->ancestors;
+  }
+  if (version->durable) {
+    if (version->small) {
+      SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes,
+                                co_await core_.store.read_staged_small(record.write_id));
+      SHOAL_CO_RETURN_IF_ERROR(co_await core_.store.stage_small(record, bytes.span()));
+    } else {
+      if (!version->file) {
+        SHOAL_CO_ASSIGN_OR_RETURN(version->file, co_await core_.store.find_staged(record.write_id));
+      }
+      SHOAL_CO_RETURN_IF_ERROR(co_await version->file->sync(record));
+    }
+  }
+  version->record = record;
+  source.etag = record.base_etag;
+  co_return Status();
+}
+
+Task<Status> FileSystemImpl::rename_clean(Inode& source, std::string from, std::string to,
+                                          Context context) {
+  co_await write_back_.let_late_commits_pass(from);
+  std::string old_etag = source.etag;
+  ObjectInfo info;
+  if (core_.origin.has_rename()) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await core_.origin.rename(from, to, context));
+    SHOAL_CO_ASSIGN_OR_RETURN(info, co_await core_.origin.head(to, context));
+  } else {
+    SHOAL_CO_ASSIGN_OR_RETURN(Metadata metadata, encode_attributes(source.attributes));
+    SHOAL_CO_ASSIGN_OR_RETURN(
+        info,
+        co_await core_.origin.copy(from, old_etag, to, {Condition::none(), metadata}, context));
+    Status removed = co_await core_.origin.remove(from, Condition::match(old_etag), context);
+    if (!removed && removed.error().code() != Code::kNotFound) co_return removed;
+  }
+  source.etag = info.etag;
+  if (source.content.fetcher) source.content.fetcher->renamed(to, info.etag);
+  co_await rekey(from, old_etag, to, info.etag);
+  co_return Status();
+}
+
+Task<Status> FileSystemImpl::rename_file(Inode& source, Inode& to_directory, std::string to,
+                                         Inode* target, Context context) {
+  Status status = co_await rename_file_locked(source, to_directory, std::move(to), target, context);
+  if (!status) {
+    resume(source);
+    if (target != nullptr) resume(*target);
+  }
+  co_return status;
+}
+
+Task<Status> FileSystemImpl::rename_file_locked(Inode& source, Inode& to_directory, std::string to,
+                                                Inode* target, Context context) {
+  std::string from_path = tree_.path(source);
+  std::string to_path = join_path(tree_.path(to_directory), to);
+  Inode& from_directory = *source.parent;
+  SHOAL_CO_RETURN_IF_ERROR(co_await keep_directory(from_directory, context));
+  auto permit = co_await source.lock.acquire(1, context);
+  if (!permit) co_return fail(std::move(permit).error());
+  UploadHold hold_source(write_back_, source.staged);
+  UploadHold hold_target(write_back_, target != nullptr ? target->staged : nullptr);
+  if (source.staged) co_await write_back_.halt(source.staged);
+  if (target != nullptr && target->staged) co_await write_back_.halt(target->staged);
+  WriteBack::Version version = source.staged;
+  if (version != nullptr) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await rename_staged(source, from_path, to_path, target, context));
+  } else {
+    SHOAL_CO_RETURN_IF_ERROR(co_await rename_clean(source, from_path, to_path, context));
+  }
+  if (target != nullptr) {
+    Status removed = co_await remove_file(to_directory, *target, false, context);
+    if (!removed) core_.log.warning("replacing {}: {}", to_path, removed.error().to_string());
+    if (Inode* still = tree_.child(to_directory, to)) tree_.detach(*still);
+  }
+  if (version != nullptr) {
+    if (auto other = write_back_.find(to_path)) write_back_.remove_name(other);
+    write_back_.renamed(version, from_path);
+    if (version->record.sealed && version->durable && source.writers == 0) {
+      write_back_.enqueue(version, version->forced);
+    }
+  }
+  rename_in_tree(source, to_directory, to);
+  co_return Status();
+}
+
+Task<Status> FileSystemImpl::rename_one_object(ObjectInfo info, std::string to, Context context) {
+  SHOAL_CO_ASSIGN_OR_RETURN(
+      ObjectInfo copied, co_await core_.origin.copy(info.name, info.etag, to,
+                                                    {Condition::none(), info.metadata}, context));
+  Inode* inode = tree_.find_path(info.name);
+  if (inode != nullptr && inode->etag == info.etag) {
+    inode->etag = copied.etag;
+    if (inode->content.fetcher && !inode->staged) {
+      inode->content.fetcher->renamed(to, copied.etag);
+    }
+  }
+  if (auto version = write_back_.find(info.name);
+      version != nullptr && version->record.base_etag == info.etag) {
+    version->record.base_etag = copied.etag;
+  }
+  co_await rekey(info.name, info.etag, to, copied.etag);
+  Status removed = co_await core_.origin.remove(info.name, Condition::match(info.etag), context);
+  if (!removed && removed.error().code() == Code::kNotFound) co_return Status();
+  co_return removed;
+}
+
+Task<Status> FileSystemImpl::rename_directory(Inode& source, Inode& to_directory, std::string to,
+                                              Context context) {
+  std::vector<WriteBack::Version> staged = write_back_.below(tree_.path(source));
+  Status status =
+      co_await rename_directory_of(source, to_directory, std::move(to), staged, context);
+  if (!status) {
+    for (const auto& version : staged) {
+      bool open = version->inode != nullptr && version->inode->writers > 0;
+      if (version->record.sealed && version->durable && !open) write_back_.enqueue(version, false);
+    }
+  }
+  co_return status;
+}
+
+Task<Status> FileSystemImpl::rename_directory_of(Inode& source, Inode& to_directory, std::string to,
+                                                 std::vector<WriteBack::Version> staged,
+                                                 Context context) {
+  std::string from_path = tree_.path(source);
+  std::string to_path = join_path(tree_.path(to_directory), to);
+  std::vector<UploadHold> holds;
+  holds.reserve(staged.size());
+  for (const auto& version : staged) holds.emplace_back(write_back_, version);
+  for (const auto& version : staged) {
+    co_await write_back_.halt(version);
+    Inode* inode = version->inode;
+    if (!version->committed && inode != nullptr && inode->content.fetcher) {
+      SHOAL_CO_RETURN_IF_ERROR(
+          co_await inode->content.fetcher->complete({0, inode->content.file->size()}, {}, context));
+    }
+  }
+  co_await write_back_.let_late_commits_pass(from_path);
+  // Everything below, and the marker itself.
+  std::vector<ObjectInfo> objects;
+  ListOptions all;
+  all.prefix = from_path + "/";
+  all.recursive = true;
+  do {
+    SHOAL_CO_ASSIGN_OR_RETURN(ListPage page, co_await core_.origin.list(all, context));
+    std::move(page.objects.begin(), page.objects.end(), std::back_inserter(objects));
+    all.marker = page.next_marker;
+  } while (!all.marker.empty());
+  auto renamed = [&](const std::string& name) { return to_path + name.substr(from_path.size()); };
+  if (core_.origin.has_rename()) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await core_.origin.rename(from_path, to_path, context));
+    for (const ObjectInfo& info : objects) {
+      co_await rekey(info.name, info.etag, renamed(info.name), info.etag);
+    }
+  } else {
+    if (source.marker) {
+      auto marker = co_await core_.origin.head(from_path, context);
+      if (marker) objects.push_back(std::move(*marker));
+    }
+    std::vector<Task<Status>> tasks;
+    for (ObjectInfo& info : objects) {
+      std::string name = renamed(info.name);
+      tasks.push_back(rename_one_object(std::move(info), std::move(name), context));
+    }
+    Status status = co_await run_all(core_.executor(), std::move(tasks), kRenamesParallel);
+    if (!status) {
+      co_return fail(std::move(status).error().with_context(fmt::format(
+          "renaming the directory {} (objects that were reached are below {} already; repeat the "
+          "rename)",
+          from_path, to_path)));
+    }
+  }
+  for (const auto& version : staged) {
+    if (version->committed || version->dropped) continue;
+    std::string from = version->record.object;
+    StagedRecord record = version->record;
+    record.object = renamed(from);
+    if (version->durable && version->small) {
+      SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes,
+                                co_await core_.store.read_staged_small(record.write_id));
+      SHOAL_CO_RETURN_IF_ERROR(co_await core_.store.stage_small(record, bytes.span()));
+    } else if (version->durable) {
+      if (!version->file) {
+        SHOAL_CO_ASSIGN_OR_RETURN(version->file, co_await core_.store.find_staged(record.write_id));
+      }
+      SHOAL_CO_RETURN_IF_ERROR(co_await version->file->sync(record));
+    }
+    version->record = std::move(record);
+    write_back_.renamed(version, from);
+    bool open = version->inode != nullptr && version->inode->writers > 0;
+    if (version->record.sealed && version->durable && !open) write_back_.enqueue(version, false);
+  }
+  rename_in_tree(source, to_directory, to);
+  co_return Status();
+}
+
+Task<Status> FileSystemImpl::rename(InodeId from_parent, std::string from, InodeId to_parent,
+                                    std::string to, uint32_t flags, Context context) {
+  if ((flags & ~uint32_t{RENAME_NOREPLACE}) != 0) {
+    co_return fail(Code::kInvalidArgument, "only RENAME_NOREPLACE is offered");
+  }
+  SHOAL_CO_ASSIGN_OR_RETURN(Inode * from_directory, directory_of(from_parent));
+  SHOAL_CO_ASSIGN_OR_RETURN(Inode * to_directory, directory_of(to_parent));
+  InodeUse keep_from(tree_, *from_directory);
+  InodeUse keep_to(tree_, *to_directory);
+  SHOAL_CO_RETURN_IF_ERROR(co_await check_name(*from_directory, from));
+  SHOAL_CO_RETURN_IF_ERROR(co_await check_name(*to_directory, to));
+  SHOAL_CO_ASSIGN_OR_RETURN(Inode * source, co_await resolve(*from_directory, from, context));
+  InodeUse keep_source(tree_, *source);
+  auto found = co_await resolve(*to_directory, to, context);
+  Inode* target = found ? *found : nullptr;
+  if (!found && found.error().code() != Code::kNotFound) co_return fail(std::move(found).error());
+  if (target == source) co_return Status();
+  if (target != nullptr && (flags & RENAME_NOREPLACE)) co_return fail(Code::kAlreadyExists, to);
+  InodeUse keep_target;
+  if (target != nullptr) keep_target = InodeUse(tree_, *target);
+  if (source->is_directory()) {
+    std::string from_path = tree_.path(*source);
+    std::string to_path = join_path(tree_.path(*to_directory), to);
+    if (to_path.starts_with(from_path + "/")) {
+      co_return fail(Code::kInvalidArgument, "a directory cannot move into itself");
+    }
+    if (target != nullptr) {
+      if (!target->is_directory()) co_return fail(Code::kNotDirectory, to);
+      SHOAL_CO_RETURN_IF_ERROR(co_await remove_directory(to_parent, to, context));
+    }
+    co_return co_await rename_directory(*source, *to_directory, to, context);
+  }
+  if (target != nullptr && target->is_directory()) co_return fail(Code::kIsDirectory, to);
+  if (source->parent != from_directory) co_return fail(Code::kNotFound, from);
+  co_return co_await rename_file(*source, *to_directory, to, target, context);
+}
+
+}  // namespace shoal
