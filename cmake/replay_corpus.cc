@@ -29,10 +29,18 @@ int main(int argc, char** argv) {
       for (int change = 0; change < round % 8 && !input.empty(); ++change) {
         size_t at = random() % input.size();
         switch (random() % 4) {
-          case 0: input[at] = static_cast<char>(random()); break;
-          case 1: input[at] = static_cast<char>(input[at] ^ (1 << (random() % 8))); break;
-          case 2: input.resize(at); break;
-          default: input.insert(at, 1 + random() % 9, static_cast<char>(random() % 3 - 1)); break;
+          case 0:
+            input[at] = static_cast<char>(random());
+            break;
+          case 1:
+            input[at] = static_cast<char>(input[at] ^ (1 << (random() % 8)));
+            break;
+          case 2:
+            input.resize(at);
+            break;
+          default:
+            input.insert(at, 1 + random() % 9, static_cast<char>(random() % 3 - 1));
+            break;
         }
       }
       LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(input.data()), input.size());

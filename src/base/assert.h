@@ -8,10 +8,10 @@ namespace shoal {
 }  // namespace shoal
 
 // SHOAL_ASSERT(condition) or SHOAL_ASSERT(condition, "what it means").
-#define SHOAL_ASSERT(condition, ...)                                                       \
-  do {                                                                                     \
-    if (!(condition)) [[unlikely]]                                                         \
-      ::shoal::assertion_failed(#condition, __FILE__, __LINE__, "" __VA_ARGS__);           \
+#define SHOAL_ASSERT(condition, ...)                                             \
+  do {                                                                           \
+    if (!(condition)) [[unlikely]]                                               \
+      ::shoal::assertion_failed(#condition, __FILE__, __LINE__, "" __VA_ARGS__); \
   } while (false)
 
 #ifdef SHOAL_SLOW_ASSERTS

@@ -85,8 +85,7 @@ TEST(Hash, has_a_stable_text_form) {
 TEST(Error, carries_context_and_errno) {
   Error error = error_from_errno(ENOSPC, "writing /cache/x").with_context("staging a/b");
   EXPECT_EQ(error.code(), Code::kNoSpace);
-  EXPECT_EQ(error.to_string(),
-            "staging a/b: writing /cache/x: No space left on device (no space)");
+  EXPECT_EQ(error.to_string(), "staging a/b: writing /cache/x: No space left on device (no space)");
 }
 
 }  // namespace

@@ -1,10 +1,10 @@
 #include "base/bytes.h"
 
+#include <fmt/format.h>
+
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
-
-#include <fmt/format.h>
 
 namespace shoal {
 
@@ -41,9 +41,9 @@ Result<uint64_t> parse_size(std::string_view text) {
     double factor;
   };
   static constexpr Unit kUnits[] = {
-      {"", 1},           {"B", 1},         {"K", kKiB},       {"KiB", kKiB}, {"KB", 1e3},
-      {"M", kMiB},       {"MiB", kMiB},    {"MB", 1e6},       {"G", kGiB},   {"GiB", kGiB},
-      {"GB", 1e9},       {"T", kTiB},      {"TiB", kTiB},     {"TB", 1e12},
+      {"", 1},     {"B", 1},      {"K", kKiB},   {"KiB", kKiB}, {"KB", 1e3},
+      {"M", kMiB}, {"MiB", kMiB}, {"MB", 1e6},   {"G", kGiB},   {"GiB", kGiB},
+      {"GB", 1e9}, {"T", kTiB},   {"TiB", kTiB}, {"TB", 1e12},
   };
   for (const Unit& known : kUnits) {
     if (unit == known.name) factor = known.factor;

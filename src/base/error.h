@@ -14,30 +14,30 @@ namespace shoal {
 
 // Add a code only if some caller reacts to it differently.
 enum class Code {
-  kCancelled,          // the caller gave up; neither retried nor logged as a failure
-  kDeadlineExceeded,   // the caller's deadline passed
-  kNotFound,           // no such object, container, file
-  kAlreadyExists,      // create-once lost
-  kConflict,           // a condition (If-Match, version) did not hold: somebody else changed it
-  kStale,              // the version that was being read is gone from the origin
-  kInvalidArgument,    // the caller's mistake; a retry cannot help
-  kPermissionDenied,   // authenticated but not allowed (403)
-  kUnauthenticated,    // credentials are missing, wrong or expired (401, expired SAS)
-  kUnavailable,        // network, peer or origin failed; retryable
-  kThrottled,          // origin asks to slow down (429, 503); retryable after a pause
-  kCorrupt,            // checksum or format mismatch
-  kNoSpace,            // disk or space budget is full
-  kBusy,               // a limit is reached or the resource is in use; try later
-  kDiskError,          // EIO and friends from the local disk
+  kCancelled,         // the caller gave up; neither retried nor logged as a failure
+  kDeadlineExceeded,  // the caller's deadline passed
+  kNotFound,          // no such object, container, file
+  kAlreadyExists,     // create-once lost
+  kConflict,          // a condition (If-Match, version) did not hold: somebody else changed it
+  kStale,             // the version that was being read is gone from the origin
+  kInvalidArgument,   // the caller's mistake; a retry cannot help
+  kPermissionDenied,  // authenticated but not allowed (403)
+  kUnauthenticated,   // credentials are missing, wrong or expired (401, expired SAS)
+  kUnavailable,       // network, peer or origin failed; retryable
+  kThrottled,         // origin asks to slow down (429, 503); retryable after a pause
+  kCorrupt,           // checksum or format mismatch
+  kNoSpace,           // disk or space budget is full
+  kBusy,              // a limit is reached or the resource is in use; try later
+  kDiskError,         // EIO and friends from the local disk
   kIsDirectory,
   kNotDirectory,
   kNotEmpty,
   kNameTooLong,
-  kNotSupported,       // deliberately not offered
+  kNotSupported,  // deliberately not offered
   kReadOnly,
   kTooLarge,
-  kNoData,             // no such extended attribute
-  kInternal,           // a bug of ours
+  kNoData,    // no such extended attribute
+  kInternal,  // a bug of ours
 };
 
 std::string_view code_name(Code code);
@@ -87,14 +87,14 @@ inline std::unexpected<Error> fail(Error error) { return std::unexpected<Error>(
 #define SHOAL_CONCAT(a, b) SHOAL_CONCAT_INNER(a, b)
 
 // Returns the error of a Result-valued expression, if it has one.
-#define SHOAL_RETURN_IF_ERROR(expression)                                             \
-  do {                                                                                \
-    if (auto shoal_status = (expression); !shoal_status)                              \
-      return std::unexpected<::shoal::Error>(std::move(shoal_status).error());        \
+#define SHOAL_RETURN_IF_ERROR(expression)                                      \
+  do {                                                                         \
+    if (auto shoal_status = (expression); !shoal_status)                       \
+      return std::unexpected<::shoal::Error>(std::move(shoal_status).error()); \
   } while (false)
 
-#define SHOAL_ASSIGN_OR_RETURN_INNER(name, target, expression) \
-  auto name = (expression);                                    \
+#define SHOAL_ASSIGN_OR_RETURN_INNER(name, target, expression)                \
+  auto name = (expression);                                                   \
   if (!name) return std::unexpected<::shoal::Error>(std::move(name).error()); \
   target = std::move(name).value()
 // SHOAL_ASSIGN_OR_RETURN(auto x, f());
@@ -102,14 +102,14 @@ inline std::unexpected<Error> fail(Error error) { return std::unexpected<Error>(
   SHOAL_ASSIGN_OR_RETURN_INNER(SHOAL_CONCAT(shoal_result_, __LINE__), target, expression)
 
 // The twins for coroutines: the expression contains its own co_await.
-#define SHOAL_CO_RETURN_IF_ERROR(expression)                                            \
-  do {                                                                                  \
-    if (auto shoal_status = (expression); !shoal_status)                                \
-      co_return std::unexpected<::shoal::Error>(std::move(shoal_status).error());       \
+#define SHOAL_CO_RETURN_IF_ERROR(expression)                                      \
+  do {                                                                            \
+    if (auto shoal_status = (expression); !shoal_status)                          \
+      co_return std::unexpected<::shoal::Error>(std::move(shoal_status).error()); \
   } while (false)
 
-#define SHOAL_CO_ASSIGN_OR_RETURN_INNER(name, target, expression) \
-  auto name = (expression);                                       \
+#define SHOAL_CO_ASSIGN_OR_RETURN_INNER(name, target, expression)                \
+  auto name = (expression);                                                      \
   if (!name) co_return std::unexpected<::shoal::Error>(std::move(name).error()); \
   target = std::move(name).value()
 #define SHOAL_CO_ASSIGN_OR_RETURN(target, expression) \

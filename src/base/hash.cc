@@ -1,10 +1,9 @@
 #include "base/hash.h"
 
+#include <fmt/format.h>
 #include <xxhash.h>
 
 #include <charconv>
-
-#include <fmt/format.h>
 
 namespace shoal {
 

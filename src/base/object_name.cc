@@ -1,9 +1,9 @@
 #include "base/object_name.h"
 
+#include <fmt/format.h>
+
 #include <array>
 #include <cstdint>
-
-#include <fmt/format.h>
 
 namespace shoal {
 
@@ -122,7 +122,8 @@ Result<std::string> base64_decode(std::string_view text) {
   static constexpr auto kReverse = [] {
     std::array<int8_t, 256> table{};
     table.fill(-1);
-    for (int i = 0; i < 64; ++i) table[static_cast<unsigned char>(kBase64[i])] = static_cast<int8_t>(i);
+    for (int i = 0; i < 64; ++i)
+      table[static_cast<unsigned char>(kBase64[i])] = static_cast<int8_t>(i);
     return table;
   }();
   auto bad = [] { return fail(Code::kInvalidArgument, "not valid base64"); };
@@ -142,7 +143,8 @@ Result<std::string> base64_decode(std::string_view text) {
       }
       group = group << 6 | static_cast<uint32_t>(value);
     }
-    for (size_t k = 0; k < 3 - padding; ++k) out.push_back(static_cast<char>(group >> (16 - 8 * k)));
+    for (size_t k = 0; k < 3 - padding; ++k)
+      out.push_back(static_cast<char>(group >> (16 - 8 * k)));
   }
   return out;
 }

@@ -2,8 +2,9 @@
 //
 // An object name is what the origin knows ("models/llama/w.bin"): no leading slash, 1 to 1,024
 // bytes. As a path, its components are separated by '/'. Some object names have no path: an empty
-// component ("a//b", trailing or leading slash), "." or "..", a NUL, or a component above 255 bytes.
-// Those objects are not visible through a mount; they are counted and reported, never mangled.
+// component ("a//b", trailing or leading slash), "." or "..", a NUL, or a component above 255
+// bytes. Those objects are not visible through a mount; they are counted and reported, never
+// mangled.
 #pragma once
 
 #include <string>

@@ -2,11 +2,11 @@
 // secrets: pass URLs through redact_url() first.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <functional>
 #include <string>
 #include <string_view>
-
-#include <fmt/format.h>
 
 namespace shoal {
 

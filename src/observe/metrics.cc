@@ -36,7 +36,8 @@ Histogram& Registry::histogram(std::string name, std::string help) {
   for (Entry& entry : entries_) {
     if (entry.name == name && entry.histogram) return *entry.histogram;
   }
-  entries_.push_back({std::move(name), std::move(help), nullptr, std::make_unique<Histogram>(), {}});
+  entries_.push_back(
+      {std::move(name), std::move(help), nullptr, std::make_unique<Histogram>(), {}});
   return *entries_.back().histogram;
 }
 
@@ -60,7 +61,8 @@ std::string Registry::prometheus_text() const {
       uint64_t below = 0;
       for (size_t i = 0; i < 40; ++i) {
         below += entry.histogram->bucket(i);
-        fmt::format_to(to, "{}_bucket{{le=\"{}\"}} {}\n", entry.name, (uint64_t{1} << i) - 1, below);
+        fmt::format_to(to, "{}_bucket{{le=\"{}\"}} {}\n", entry.name, (uint64_t{1} << i) - 1,
+                       below);
       }
       uint64_t count = entry.histogram->count();
       fmt::format_to(to, "{}_bucket{{le=\"+Inf\"}} {}\n{}_sum {}\n{}_count {}\n", entry.name, count,

@@ -94,7 +94,7 @@ class SmallTier {
       uint64_t sequence = 0;
     };
     std::vector<Bad> bad;
-    std::vector<Hash128> torn;  // bad ones that nobody was promised
+    std::vector<Hash128> torn;                      // bad ones that nobody was promised
     std::unordered_map<Hash128, uint64_t> dropped;  // by write id, the sequence of the drop
   };
 
