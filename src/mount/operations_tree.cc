@@ -124,8 +124,7 @@ Task<void> Dispatcher::set_attributes(Message& message) {
       co_return;
     }
   }
-  auto entry =
-      co_await file_system_.set_attributes(inode, std::move(change), caller_of(message), context);
+  auto entry = co_await file_system_.set_attributes(inode, change, caller_of(message), context);
   if (!entry) {
     reply_error(message, entry.error());
     co_return;

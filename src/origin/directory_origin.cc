@@ -192,11 +192,11 @@ Task<Status> DirectoryOrigin::read_open_file(FileId file, std::string object, st
 
 Task<Status> DirectoryOrigin::make_own_directories() {
   if (own_directories_made_) co_return Status();
-  for (std::string path : {layout_.state(), layout_.own(), layout_.temporary(), layout_.metadata(),
-                           layout_.uploads()}) {
+  for (const std::string& path : {layout_.state(), layout_.own(), layout_.temporary(),
+                                  layout_.metadata(), layout_.uploads()}) {
     SHOAL_CO_RETURN_IF_ERROR(co_await disk_io::make_directory(world_.disk, path));
   }
-  for (std::string path : {layout_.path_of(""), layout_.state(), layout_.own()}) {
+  for (const std::string& path : {layout_.path_of(""), layout_.state(), layout_.own()}) {
     SHOAL_CO_RETURN_IF_ERROR(co_await disk_io::sync_directory(world_.disk, path));
   }
   own_directories_made_ = true;
@@ -244,7 +244,7 @@ Task<Result<DirectoryOrigin::NewFile>> DirectoryOrigin::write_temporary(ConstByt
   if (status) status = co_await disk_io::sync(world_.disk, file);
   Result<FileStat> stat = co_await disk_io::stat(world_.disk, file);
   Status closed = co_await disk_io::close(world_.disk, file);
-  if (status && !stat) status = fail(std::move(stat).error());
+  if (status && !stat) status = fail(stat.error());
   if (status) status = std::move(closed);
   if (!status) {
     co_await drop_temporary(out.path);
@@ -264,7 +264,7 @@ Task<Result<DirectoryOrigin::NewFile>> DirectoryOrigin::copy_temporary(FileId so
   if (status) status = co_await disk_io::sync(world_.disk, file);
   Result<FileStat> stat = co_await disk_io::stat(world_.disk, file);
   Status closed = co_await disk_io::close(world_.disk, file);
-  if (status && !stat) status = fail(std::move(stat).error());
+  if (status && !stat) status = fail(stat.error());
   if (status) status = std::move(closed);
   if (!status) {
     co_await drop_temporary(out.path);

@@ -113,6 +113,7 @@ Result<HttpResponse> RequestRunner::judge(OriginRequest& request, Result<HttpRes
     request.uncertain = true;
     return fail(std::move(answer).error().with_context(request.what));
   }
+  if (answer->resent) request.uncertain = true;
   if (answer->status < 200 || answer->status >= 300) {
     // The body of a refusal never lands in `into`, so what was received still holds.
     request.status = answer->status;

@@ -34,7 +34,7 @@ TEST(Faults, clean_files) {
       std::string bytes = pattern(300 * kKiB + number * 100 * kKiB, number);
       auto opened = m.run(m.store().open_file("f" + std::to_string(number), "e", bytes.size()));
       if (!opened) continue;
-      FileRef file = *opened;
+      const FileRef& file = *opened;
       Status filled = m.run(file->fill(0, as_bytes(bytes)));
       ASSERT_TRUE(is_fair(filled)) << filled.error().to_string();
       uint64_t at = random.below(bytes.size());

@@ -29,6 +29,9 @@ struct HttpResponse {
   HttpHeaders headers;      // names in lower case
   std::string body;         // whatever did not go to HttpCall::into; at most body_bytes_max
   uint64_t into_bytes = 0;  // body bytes written to HttpCall::into
+  // The request was sent more than once, since a kept connection died under it: an earlier sending
+  // may have been executed.
+  bool resent = false;
 
   // The first value of a header (name in lower case), or nullptr.
   const std::string* header(std::string_view name) const {

@@ -156,6 +156,7 @@ int CurlExchange::on_seek(void* self, curl_off_t offset, int origin) {
 int CurlExchange::on_connected(void* self, char*, char*, int, int) {
   auto& exchange = *static_cast<CurlExchange*>(self);
   exchange.connected = true;
+  ++exchange.sendings;  // libcurl, too, sends again when a kept connection was dead
   exchange.moved();
   return CURL_PREREQFUNC_OK;
 }
@@ -248,6 +249,7 @@ void CurlExchange::conclude(CURLcode code, SteadyTime now) {
   }
   SHOAL_ASSERT(response_.body.size() <= call_.body_bytes_max);
   response_.into_bytes = filled_;
+  response_.resent = sendings > 1;
   result_ = std::move(response_);
 }
 

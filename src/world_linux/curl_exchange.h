@@ -51,6 +51,7 @@ class CurlExchange final : public Runnable {
   const SteadyTime* clock = nullptr;  // the side thread's now
   bool connected = false;  // libcurl has a connection for it; before, no stall is counted
   bool retried = false;
+  unsigned sendings = 0;  // times that the request went out, over all its connections
 
   // For CurlHttp: the list of calls in flight. Shard's thread.
   CurlExchange* previous_of_shard = nullptr;

@@ -513,6 +513,24 @@ TEST_F(FewConnections, a_waiting_call_has_a_deadline_and_can_be_cancelled) {
   EXPECT_EQ(server.requests(), 2);
 }
 
+TEST_F(HttpTest, tells_when_a_request_was_sent_again) {
+  std::atomic<int> seen = 0;
+  TestServer server([&seen](Connection& connection, const Request&) {
+    if (++seen == 2) return false;  // taken, perhaps executed, and the connection is closed
+    connection.reply(200, "");
+    return true;
+  });
+  TestCall first("DELETE", server.url("/a"));
+  auto answer = run(first);
+  ASSERT_TRUE(answer);
+  EXPECT_FALSE(answer->resent);
+  TestCall second("DELETE", server.url("/a"));
+  answer = run(second);
+  ASSERT_TRUE(answer);
+  EXPECT_TRUE(answer->resent);
+  EXPECT_EQ(seen.load(), 3);
+}
+
 TEST_F(FewConnections, idle_connections_are_closed) {
   std::latch closed(1);
   TestServer server([&closed](Connection& connection, const Request& request) {

@@ -255,9 +255,9 @@ Task<Status> File::check(uint64_t first, uint64_t end) {
     std::vector<Piece> before;
     for (uint64_t j = i; j < stop; ++j) before.push_back(table_.get(j));
     ByteSpan bytes = buffer.part(0, (stop - i) * kPieceBytes);
-    Result<size_t> got = co_await disk_io::read_some(tier_.disk(), data_, i * kPieceBytes, bytes);
-    SHOAL_CO_RETURN_IF_ERROR(std::move(got));
-    std::ranges::fill(bytes.subspan(*got), std::byte{0});
+    SHOAL_CO_ASSIGN_OR_RETURN(
+        size_t got, co_await disk_io::read_some(tier_.disk(), data_, i * kPieceBytes, bytes));
+    std::ranges::fill(bytes.subspan(got), std::byte{0});
     for (uint64_t j = i; j < stop; ++j) {
       Status one = check_one(j, before[j - i], bytes.subspan((j - i) * kPieceBytes, kPieceBytes));
       if (one) continue;

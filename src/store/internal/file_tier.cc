@@ -212,6 +212,8 @@ Task<Status> FileTier::evict_until(uint64_t bytes) {
 Task<Result<FileRef>> FileTier::find(std::string object, std::string etag) {
   auto found = clean_.find(ByName::Key(object, etag));
   if (found == clean_.end()) co_return FileRef();
+  // Kept over the wait: the set may drop it.
+  // NOLINTNEXTLINE(performance-unnecessary-copy-initialization)
   std::shared_ptr<File> file = *found;
   Result<FileRef> user = co_await load_reference(file);
   if (!user) {
@@ -276,6 +278,8 @@ Task<Status> FileTier::rekey(std::string from, std::string etag, std::string to,
                              std::string new_etag) {
   auto found = clean_.find(ByName::Key(from, etag));
   if (found == clean_.end() || (from == to && etag == new_etag)) co_return Status();
+  // Kept over the wait: the set may drop it.
+  // NOLINTNEXTLINE(performance-unnecessary-copy-initialization)
   std::shared_ptr<File> file = *found;
   SHOAL_CO_ASSIGN_OR_RETURN(FileRef user, co_await load_reference(file));
   while (file->flushing_) (void)co_await file->changed_.wait({});

@@ -313,10 +313,8 @@ Task<Result<uint64_t>> SmallTier::scan(Segment& segment, uint64_t size, Visit vi
     uint64_t wanted = std::min(kRecordBytesMax, size - at);
     if (at < start || at + wanted > start + filled) {
       ByteSpan into = window.part(0, std::min<uint64_t>(window.size(), size - at));
-      Result<size_t> got = co_await disk_io::read_some(disk(), file, at, into);
-      SHOAL_CO_RETURN_IF_ERROR(std::move(got));
+      SHOAL_CO_ASSIGN_OR_RETURN(filled, co_await disk_io::read_some(disk(), file, at, into));
       start = at;
-      filled = *got;
       if (filled < kRecordHeaderBytes) break;
     }
     ConstByteSpan rest = window.part(at - start, filled - (at - start));
