@@ -3,7 +3,7 @@
 # One room: a static library shoal_<name>, one test program per file of TESTS, and the link test.
 # DEPS are the lower rooms it may use; LIBS are libraries from outside. The link test links the
 # whole room with only its declared DEPS into an empty main, so an upward call fails the build.
-# tools/check_includes.py reads the same declarations from the #include lines.
+# tools/check_style.py reads the same declarations from the #include lines.
 set(SHOAL_EMPTY_MAIN ${CMAKE_BINARY_DIR}/empty_main.cc)
 file(WRITE ${SHOAL_EMPTY_MAIN}.tmp "int main() { return 0; }\n")
 file(COPY_FILE ${SHOAL_EMPTY_MAIN}.tmp ${SHOAL_EMPTY_MAIN} ONLY_IF_DIFFERENT)
