@@ -5,6 +5,7 @@
 #include "world/disk.h"
 #include "world/executor.h"
 #include "world/http.h"
+#include "world/network.h"
 #include "world/random.h"
 
 namespace shoal {
@@ -14,6 +15,7 @@ struct World {
   Random& random;
   Disk& disk;
   Http& http;
+  Network& network;
 };
 
 }  // namespace shoal

@@ -1,0 +1,74 @@
+// Membership: this node's part in the cluster. Joins, watches a few peers, tells others of new maps,
+// marks who is gone, and leaves. Owns the current slot map; everybody else borrows snapshots of it.
+//
+// Shard's thread. Failure detection: each node pings the kWatched members that follow it in the order
+// of ids, once a second, over the connections that carry data. Who does not answer is suspected; a
+// second witness that cannot reach it either lets the suspecting node publish it as down.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "membership/map_store.h"
+#include "observe/metrics.h"
+#include "rpc/rpc.h"
+
+namespace shoal {
+
+struct MembershipOptions {
+  Member self;              // id, name, advertised address, http, weight, zone
+  std::string cluster;
+  std::string origin;       // identity
+  uint32_t copies = 3;
+  Duration ping_period = std::chrono::seconds(1);
+  Duration ping_timeout = std::chrono::milliseconds(1000);
+  Duration suspect_after = std::chrono::milliseconds(2500);  // without an answer
+  Duration grace = std::chrono::seconds(120);  // down for so long: its slots move
+  Duration store_period = std::chrono::seconds(30);  // look at the map store without being told
+};
+
+struct MembershipStatus {
+  std::shared_ptr<const SlotMap> map;
+  std::string store;          // its display name
+  bool store_reachable = true;
+  bool store_writable = true;
+  std::string last_error;
+  std::vector<NodeId> suspected;  // by this node, now
+};
+
+class Membership : public MapVersions {
+ public:
+  // Makes the parts; no I/O. `pool` and `store` outlive it. The map is empty until join().
+  static std::unique_ptr<Membership> create(World& world, MapStore& store, Registry& registry,
+                                            const Log& log, MembershipOptions options);
+
+  // Loads or makes the map, with this node in it, and starts watching. The server that answers
+  // handle() must be listening. kConflict: the cluster belongs to another origin, or another living
+  // node has this id; kUnavailable: the map store cannot be reached, or peers cannot reach the
+  // advertised address (the message says from where).
+  virtual Task<Status> join(RpcPool& pool, Context context) = 0;
+  // Stops watching; the node stays a member (a restart within the grace time moves nothing).
+  virtual Task<void> stop() = 0;
+  // Gives this node's slots away but stays a member that serves (drain), or takes it out of the map.
+  virtual Task<Status> drain(NodeId member, Context context) = 0;
+  virtual Task<Status> leave(NodeId member, Context context) = 0;
+
+  // Never null after join(). Changes by replacement only: keep the pointer while you use it.
+  virtual std::shared_ptr<const SlotMap> map() const = 0;
+  // Called after each new map, on the shard. At most a few listeners, for the life of the object.
+  virtual void on_change(std::function<void(const SlotMap&)> listener) = 0;
+  virtual const NodeId& self() const = 0;
+
+  // The data path's opinion: whether it makes sense to ask this member now. Down in the map, or so
+  // many failures lately that it is only tried again now and then.
+  virtual bool usable(const NodeId& member) const = 0;
+  virtual void report(const NodeId& member, bool reached) = 0;
+
+  // Methods kPing, kProbe, kGetMap, kPushMap, kJoin.
+  virtual Task<Result<std::string>> handle(const RpcRequest& request, Context context) = 0;
+  virtual MembershipStatus status() const = 0;
+};
+
+}  // namespace shoal
