@@ -22,8 +22,8 @@ FUNCTION_LINES = 70
 README_LINES = 60
 
 # The rooms that see the outside through `world` only.
-SEALED = ["base", "observe", "world", "async", "wire", "placement", "store", "origin",
-          "membership", "node"]
+SEALED = ["base", "observe", "world", "async", "wire", "rpc", "placement", "store", "origin",
+          "membership", "client", "node"]
 # Every test may use these.
 WORLDS = ["world_linux", "world_sim"]
 FORBIDDEN = [

@@ -8,8 +8,9 @@ packages=(
   clang-19 clang-format-19 clang-tidy-19 lld-19 libclang-rt-19-dev
   liburing-dev libssl-dev libcurl4-openssl-dev libisal-dev libxxhash-dev
   libfmt-dev libspdlog-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev
+  libprotobuf-dev protobuf-compiler
   libpugixml-dev libcpp-httplib-dev libgtest-dev libgmock-dev libbenchmark-dev
-  fuse3 attr
+  fuse3 attr iproute2 etcd-server redis-server
 )
 # Azurite (for tests only) runs on Node.js; one that did not come from Debian is as good.
 command -v node >/dev/null || packages+=(nodejs)
