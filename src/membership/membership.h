@@ -38,7 +38,22 @@ struct MembershipStatus {
   std::vector<NodeId> suspected;  // by this node, now
 };
 
-class Membership : public MapVersions {
+// What the data path needs to know of the cluster. Members have it from their Membership, clients that
+// are no members from an Observer (observer.h).
+class ClusterView {
+ public:
+  virtual ~ClusterView() = default;
+  // Changes by replacement only: keep the pointer while you use it. Null while there is no map yet.
+  virtual std::shared_ptr<const SlotMap> map() const = 0;
+  // Zero: not a member.
+  virtual const NodeId& self() const = 0;
+  // Whether it makes sense to ask this member now. Not when it is down in the map, or failed so often
+  // lately that it is only tried again now and then.
+  virtual bool usable(const NodeId& member) const = 0;
+  virtual void report(const NodeId& member, bool reached) = 0;
+};
+
+class Membership : public MapVersions, public ClusterView {
  public:
   // Makes the parts; no I/O. `pool` and `store` outlive it. The map is empty until join().
   static std::unique_ptr<Membership> create(World& world, MapStore& store, Registry& registry,
@@ -55,16 +70,8 @@ class Membership : public MapVersions {
   virtual Task<Status> drain(NodeId member, Context context) = 0;
   virtual Task<Status> leave(NodeId member, Context context) = 0;
 
-  // Never null after join(). Changes by replacement only: keep the pointer while you use it.
-  virtual std::shared_ptr<const SlotMap> map() const = 0;
   // Called after each new map, on the shard. At most a few listeners, for the life of the object.
   virtual void on_change(std::function<void(const SlotMap&)> listener) = 0;
-  virtual const NodeId& self() const = 0;
-
-  // The data path's opinion: whether it makes sense to ask this member now. Down in the map, or so
-  // many failures lately that it is only tried again now and then.
-  virtual bool usable(const NodeId& member) const = 0;
-  virtual void report(const NodeId& member, bool reached) = 0;
 
   // Methods kPing, kProbe, kGetMap, kPushMap, kJoin.
   virtual Task<Result<std::string>> handle(const RpcRequest& request, Context context) = 0;
