@@ -22,6 +22,8 @@ namespace shoal {
 inline constexpr uint32_t kSlots = 4096;
 inline constexpr uint16_t kNoMember = 0xFFFF;
 inline constexpr uint32_t kMembersMax = 16'384;
+inline constexpr uint32_t kCopiesMax = 8;
+inline constexpr uint32_t kWeightMax = 1u << 20;
 
 using NodeId = Hash128;
 
@@ -36,8 +38,8 @@ struct Member {
   std::string name;
   std::string address;  // HOST:PORT
   std::string http;     // of the admin server, empty: none
-  uint32_t weight = 1;  // capacity in GiB, 1 at least; slots are in proportion
-  std::string zone;     // fault domain; empty: none told
+  uint32_t weight = 1;  // capacity in GiB, 1 to kWeightMax; slots are in proportion
+  std::string zone;     // fault domain; all with an empty one are in one
   MemberState state = MemberState::kUp;
   uint64_t incarnation = 0;  // raised by the member itself, at each start and to refute
 
@@ -48,10 +50,11 @@ struct SlotMap {
   uint64_t version = 0;
   std::string cluster;
   Hash128 cluster_id;
-  std::string origin;   // identity of the origin that the cluster caches
-  uint32_t copies = 3;  // owners per slot
-  std::vector<Member> members;
-  // kSlots rows of `copies` indices into `members`, best first; kNoMember when there are too few.
+  std::string origin;           // identity of the origin that the cluster caches
+  uint32_t copies = 3;          // owners per slot
+  std::vector<Member> members;  // in order of id; their indices change with who joins and leaves
+  // kSlots rows of `copies` indices into `members`, best first; kNoMember, last, when there are too
+  // few that own anything.
   std::vector<uint16_t> owners;
   std::vector<uint16_t> previous;  // per slot; kNoMember: none
 
@@ -64,27 +67,36 @@ struct SlotMap {
   bool operator==(const SlotMap&) const = default;
 };
 
-// Slots of data.
+// Slots of data. Frozen: nodes of all versions agree.
 uint32_t slot_of_chunk(std::string_view object, uint64_t chunk);
 uint32_t slot_of_object(std::string_view object);  // attributes; that of chunk 0
 uint32_t slot_of_block(std::string_view key);
 
 // kCorrupt with a reason when a map that came from outside breaks a rule: indices, sizes, duplicate
-// ids, counts.
+// ids, counts, order.
 Status validate(const SlotMap& map);
 
 namespace placement {
 
-// A cluster of one. version is 1.
+// A cluster of one. version is 1. `copies`: 1 to kCopiesMax.
 SlotMap first_map(std::string cluster, Hash128 cluster_id, std::string origin, uint32_t copies,
                   Member member);
-// Each answers the next map (version + 1). Slots move only where they must.
-SlotMap join(const SlotMap& map, Member member);           // not yet in the map
+
+// Each answers the next map (version + 1). Slots move only where they must: a join moves the
+// joiner's slots to it, a leave the leaver's to others (to the slot's second owner, mostly). Who is
+// named must be in the map, or not yet for join; that is the caller's to check (find()).
+//
+// `previous` becomes the first owner before the change for slots that got another one, and keeps
+// what it was for others; kNoMember once that member is gone.
+SlotMap join(const SlotMap& map, Member member);
+// At once: moves less than one after the other.
 SlotMap join(const SlotMap& map, std::vector<Member> members);
-SlotMap leave(const SlotMap& map, const NodeId& member);   // out of the map
-SlotMap drain(const SlotMap& map, const NodeId& member);   // owns nothing, stays a member
+SlotMap leave(const SlotMap& map, const NodeId& member);  // out of the map
+SlotMap drain(const SlotMap& map, const NodeId& member);  // owns nothing, stays a member
+// Also gives its share to a member that drained and came back (state kUp by update_member): until
+// then such a member owns nothing.
 SlotMap set_weight(const SlotMap& map, const NodeId& member, uint32_t weight);
-// Address, name, http, state and incarnation: nothing moves.
+// Address, name, http, state and incarnation: nothing moves, and nobody starts to drain by it.
 SlotMap update_member(const SlotMap& map, const Member& member);
 // Forgets who owned slots before (the hand-over is done).
 SlotMap settle(const SlotMap& map);
