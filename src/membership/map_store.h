@@ -1,5 +1,5 @@
-// MapStore: where the slot map lies so that every node finds it, changed by compare-and-swap. Not on
-// the data path: nodes tell each other about new maps; the store decides between two publishers.
+// MapStore: where the slot map lies so that every node finds it, changed by compare-and-swap. Not
+// on the data path: nodes tell each other about new maps; the store decides between two publishers.
 //
 // Shard's thread.
 #pragma once
@@ -42,12 +42,12 @@ class MapStore {
 
 // The map is the object .shoal/CLUSTER/map of the origin, the key .shoal/CLUSTER/key.
 std::unique_ptr<MapStore> make_origin_map_store(Origin& origin, World& world, std::string cluster);
-// etcd v3 through its JSON gateway. `endpoints`: "http://host:2379", several by comma. The key of the
-// cluster lies in etcd too.
+// etcd v3 through its JSON gateway. `endpoints`: "http://host:2379", several by comma. The key of
+// the cluster lies in etcd too.
 Result<std::unique_ptr<MapStore>> make_etcd_map_store(std::string endpoints, World& world,
                                                       const Log& log, std::string cluster);
-// A fixed list: text lines "NAME ADDRESS:PORT [weight=N] [zone=Z] [id=HEX]", '#' comments. Every node
-// computes the same map; nobody joins or leaves. `key`: the secret, from a file of the user's.
+// A fixed list: text lines "NAME ADDRESS:PORT [weight=N] [zone=Z] [id=HEX]", '#' comments. Every
+// node computes the same map; nobody joins or leaves. `key`: the secret, from a file of the user's.
 Result<std::unique_ptr<MapStore>> make_static_map_store(std::string_view text, std::string name,
                                                         std::string cluster, std::string origin,
                                                         uint32_t copies, std::string key);

@@ -1,9 +1,11 @@
-// Membership: this node's part in the cluster. Joins, watches a few peers, tells others of new maps,
-// marks who is gone, and leaves. Owns the current slot map; everybody else borrows snapshots of it.
+// Membership: this node's part in the cluster. Joins, watches a few peers, tells others of new
+// maps, marks who is gone, and leaves. Owns the current slot map; everybody else borrows snapshots
+// of it.
 //
-// Shard's thread. Failure detection: each node pings the kWatched members that follow it in the order
-// of ids, once a second, over the connections that carry data. Who does not answer is suspected; a
-// second witness that cannot reach it either lets the suspecting node publish it as down.
+// Shard's thread. Failure detection: each node pings the kWatched members that follow it in the
+// order of ids, once a second, over the connections that carry data. Who does not answer is
+// suspected; a second witness that cannot reach it either lets the suspecting node publish it as
+// down.
 #pragma once
 
 #include <functional>
@@ -18,28 +20,28 @@
 namespace shoal {
 
 struct MembershipOptions {
-  Member self;              // id, name, advertised address, http, weight, zone
+  Member self;  // id, name, advertised address, http, weight, zone
   std::string cluster;
-  std::string origin;       // identity
+  std::string origin;  // identity
   uint32_t copies = 3;
   Duration ping_period = std::chrono::seconds(1);
   Duration ping_timeout = std::chrono::milliseconds(1000);
   Duration suspect_after = std::chrono::milliseconds(2500);  // without an answer
-  Duration grace = std::chrono::seconds(120);  // down for so long: its slots move
+  Duration grace = std::chrono::seconds(120);                // down for so long: its slots move
   Duration store_period = std::chrono::seconds(30);  // look at the map store without being told
 };
 
 struct MembershipStatus {
   std::shared_ptr<const SlotMap> map;
-  std::string store;          // its display name
+  std::string store;  // its display name
   bool store_reachable = true;
   bool store_writable = true;
   std::string last_error;
   std::vector<NodeId> suspected;  // by this node, now
 };
 
-// What the data path needs to know of the cluster. Members have it from their Membership, clients that
-// are no members from an Observer (observer.h).
+// What the data path needs to know of the cluster. Members have it from their Membership, clients
+// that are no members from an Observer (observer.h).
 class ClusterView {
  public:
   virtual ~ClusterView() = default;
@@ -47,8 +49,8 @@ class ClusterView {
   virtual std::shared_ptr<const SlotMap> map() const = 0;
   // Zero: not a member.
   virtual const NodeId& self() const = 0;
-  // Whether it makes sense to ask this member now. Not when it is down in the map, or failed so often
-  // lately that it is only tried again now and then.
+  // Whether it makes sense to ask this member now. Not when it is down in the map, or failed so
+  // often lately that it is only tried again now and then.
   virtual bool usable(const NodeId& member) const = 0;
   virtual void report(const NodeId& member, bool reached) = 0;
 };
@@ -66,7 +68,8 @@ class Membership : public MapVersions, public ClusterView {
   virtual Task<Status> join(RpcPool& pool, Context context) = 0;
   // Stops watching; the node stays a member (a restart within the grace time moves nothing).
   virtual Task<void> stop() = 0;
-  // Gives this node's slots away but stays a member that serves (drain), or takes it out of the map.
+  // Gives this node's slots away but stays a member that serves (drain), or takes it out of the
+  // map.
   virtual Task<Status> drain(NodeId member, Context context) = 0;
   virtual Task<Status> leave(NodeId member, Context context) = 0;
 

@@ -45,7 +45,8 @@ class AzureFlow : public testing::Test {
   CountingRandom random_;
   NoDisk disk_;
   ScriptedHttp http_{executor_};
-  World world_{executor_, random_, disk_, http_};
+  NoNetwork network_;
+  World world_{executor_, random_, disk_, http_, network_};
   Registry registry_;
   OriginMetrics metrics_{registry_};
   Log log_;

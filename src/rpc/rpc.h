@@ -1,6 +1,6 @@
 // RPC: requests and answers over streams, in the frames of `wire`. Many requests are in flight per
-// connection; an answer is a reply and, if the method has it, payload in checksummed pieces that goes
-// straight into the caller's memory.
+// connection; an answer is a reply and, if the method has it, payload in checksummed pieces that
+// goes straight into the caller's memory.
 //
 // Shard's thread. Everything is bounded: requests per connection, bytes queued, connections.
 #pragma once
@@ -23,11 +23,11 @@ namespace shoal {
 
 // Who we are on the wire.
 struct RpcIdentity {
-  std::string cluster;          // its name
-  std::string origin;           // identity of our origin: two clusters of one name must not mix
-  Hash128 node;                 // zero: a client, no member
+  std::string cluster;  // its name
+  std::string origin;   // identity of our origin: two clusters of one name must not mix
+  Hash128 node;         // zero: a client, no member
   uint64_t incarnation = 0;
-  std::string key;              // of the cluster, a secret; empty: no authentication
+  std::string key;  // of the cluster, a secret; empty: no authentication
 };
 
 // What rpc tells membership, and asks it: every frame carries the sender's map version.
@@ -35,20 +35,21 @@ class MapVersions {
  public:
   virtual ~MapVersions() = default;
   virtual uint64_t current() const = 0;
-  // The peer at the other end (zero: a client) knows this version. Called when it differs from ours.
+  // The peer at the other end (zero: a client) knows this version. Called when it differs from
+  // ours.
   virtual void seen(const Hash128& peer, uint64_t version) = 0;
 };
 
 struct RpcMetrics {
   explicit RpcMetrics(Registry& registry);
-  Counter& bytes_sent;       // shoal_peer_bytes_sent_total: payload
-  Counter& bytes_received;   // shoal_peer_bytes_received_total: payload
+  Counter& bytes_sent;      // shoal_peer_bytes_sent_total: payload
+  Counter& bytes_received;  // shoal_peer_bytes_received_total: payload
   Counter& requests_sent;
   Counter& requests_served;
   Counter& connects;
-  Counter& failures;         // connections that broke or were refused
-  Counter& corrupt;          // frames or pieces with a wrong checksum
-  Counter& refused;          // handshakes that we refused
+  Counter& failures;  // connections that broke or were refused
+  Counter& corrupt;   // frames or pieces with a wrong checksum
+  Counter& refused;   // handshakes that we refused
 };
 
 // What every part of rpc needs; owned by main (or the node), outlives all of it.
@@ -64,15 +65,15 @@ struct RpcContext {
 
 // Where an answer's payload goes.
 struct RpcSink {
-  ByteSpan into = {};                      // payload byte i of the answer goes to into[i]
-  std::vector<uint32_t>* crcs = nullptr;   // not null: CRC32C of each 64 KiB piece, all verified
+  ByteSpan into = {};                     // payload byte i of the answer goes to into[i]
+  std::vector<uint32_t>* crcs = nullptr;  // not null: CRC32C of each 64 KiB piece, all verified
   // Told after each frame how many leading bytes of `into` are there and verified. May be empty.
   std::function<void(uint64_t)> progress = {};
-  uint64_t arrived = 0;                    // leading bytes, also after a failure
+  uint64_t arrived = 0;  // leading bytes, also after a failure
 };
 
 struct RpcPoolOptions {
-  uint32_t lanes = 2;             // connections per peer for payload; small calls have one more
+  uint32_t lanes = 2;  // connections per peer for payload; small calls have one more
   uint32_t connections_max = 4096;
   Duration connect_timeout = std::chrono::seconds(2);
   Duration idle_close = std::chrono::seconds(60);
@@ -84,11 +85,11 @@ class RpcPool {
   static std::unique_ptr<RpcPool> create(RpcContext& context, RpcPoolOptions options);
   virtual ~RpcPool() = default;
 
-  // `address`: HOST:PORT. `expected`: fail with kConflict if another node answers there (zero: any).
-  // The answer's body (protobuf, the method's reply). Payload arrives only if `sink` is given: such
-  // calls use the payload lanes, `lane_hint` chooses which. kUnavailable: no connection or it broke;
-  // kCorrupt: bad bytes (the connection is given up); kDeadlineExceeded, kCancelled; else what the
-  // peer said. When it returns nothing writes to the sink's memory any more.
+  // `address`: HOST:PORT. `expected`: fail with kConflict if another node answers there (zero:
+  // any). The answer's body (protobuf, the method's reply). Payload arrives only if `sink` is
+  // given: such calls use the payload lanes, `lane_hint` chooses which. kUnavailable: no connection
+  // or it broke; kCorrupt: bad bytes (the connection is given up); kDeadlineExceeded, kCancelled;
+  // else what the peer said. When it returns nothing writes to the sink's memory any more.
   virtual Task<Result<std::string>> call(std::string address, Hash128 expected, Method method,
                                          std::string body, RpcSink* sink, uint64_t lane_hint,
                                          Context context) = 0;
@@ -118,15 +119,15 @@ class RpcResponder {
 struct RpcRequest {
   Method method{};
   std::string body;
-  Hash128 peer;        // zero: a client
-  std::string address; // of the peer's end of the stream
+  Hash128 peer;         // zero: a client
+  std::string address;  // of the peer's end of the stream
 };
 
 class RpcHandler {
  public:
   virtual ~RpcHandler() = default;
-  // The reply's body. The context ends when the caller cancels or the connection breaks. Runs in the
-  // server's gate, up to requests_max at a time per connection.
+  // The reply's body. The context ends when the caller cancels or the connection breaks. Runs in
+  // the server's gate, up to requests_max at a time per connection.
   virtual Task<Result<std::string>> handle(RpcRequest request, RpcResponder& responder,
                                            Context context) = 0;
 };

@@ -1,6 +1,6 @@
-// Frames: everything that passes between nodes, and between clients and nodes, is a sequence of them
-// on one stream. A frame is a fixed header, a body (a protobuf message of messages.proto, which one
-// is told by type and method) and raw payload.
+// Frames: everything that passes between nodes, and between clients and nodes, is a sequence of
+// them on one stream. A frame is a fixed header, a body (a protobuf message of messages.proto,
+// which one is told by type and method) and raw payload.
 //
 //   offset bytes  field                          (little-endian)
 //        0     4  magic "SHOL"
@@ -14,8 +14,8 @@
 //       32     4  CRC32C of the body
 //       36     4  CRC32C of the 36 bytes before
 //
-// The payload's checksums (one CRC32C per piece of 64 KiB) are part of the body: they were made when
-// the bytes entered Shoal and travel with them.
+// The payload's checksums (one CRC32C per piece of 64 KiB) are part of the body: they were made
+// when the bytes entered Shoal and travel with them.
 //
 // Bytes in, bytes out; no sockets. Any thread.
 #pragma once
@@ -54,12 +54,12 @@ enum class Method : uint16_t {
   kNone = 0,
   // membership
   kPing = 1,
-  kProbe = 2,    // "ping that member for me"
+  kProbe = 2,  // "ping that member for me"
   kGetMap = 3,
   kPushMap = 4,
-  kJoin = 5,     // to any member: put me into the map
+  kJoin = 5,  // to any member: put me into the map
   // data
-  kRead = 16,    // bytes of one chunk
+  kRead = 16,  // bytes of one chunk
   kHead = 17,
   kList = 18,
   kForget = 19,  // an object changed: what is remembered about it is old

@@ -1,5 +1,5 @@
-// Byte streams between machines: TCP in the real world, modelled NICs in simulation. An operation is
-// a plain struct that the caller owns; the network sets `result` and posts it to the executor
+// Byte streams between machines: TCP in the real world, modelled NICs in simulation. An operation
+// is a plain struct that the caller owns; the network sets `result` and posts it to the executor
 // exactly once. Rooms use the awaitable forms in async/net_io.h.
 //
 // A stream carries at most one receive and one send (kSend or kSendFile) at a time; that is the
@@ -23,12 +23,12 @@ enum class SocketId : int32_t { kNone = -1 };
 
 struct NetOp : Runnable {
   enum class Kind {
-    kListen,    // address ("10.0.0.5:7070", "[::]:7070", port 0: any free one) -> SocketId;
-                // `address` then holds the port that was bound
-    kAccept,    // socket (listening) -> SocketId of the stream; `address` is the peer's
-    kConnect,   // address (host names are looked up) -> SocketId; ends at `deadline`
-    kReceive,   // socket, data, length, minimum -> bytes received: at least `minimum`, less only when
-                // the peer has ended the stream; 0 when nothing came before the end
+    kListen,   // address ("10.0.0.5:7070", "[::]:7070", port 0: any free one) -> SocketId;
+               // `address` then holds the port that was bound
+    kAccept,   // socket (listening) -> SocketId of the stream; `address` is the peer's
+    kConnect,  // address (host names are looked up) -> SocketId; ends at `deadline`
+    kReceive,  // socket, data, length, minimum -> bytes received: at least `minimum`, less only
+               // when the peer has ended the stream; 0 when nothing came before the end
     kSend,      // socket, parts (at most kPartsMax) -> bytes sent: all of them, or an error
     kSendFile,  // socket, file, offset, length -> bytes sent: all of them, or an error (-ENODATA
                 // where the file ends early: the stream is then to be closed)
@@ -40,7 +40,7 @@ struct NetOp : Runnable {
   std::string address;
   std::byte* data = nullptr;
   uint64_t length = 0;
-  uint64_t minimum = 1;                   // 1 .. length
+  uint64_t minimum = 1;                  // 1 .. length
   std::span<const ConstByteSpan> parts;  // borrowed, with what they show, until the op is run
   FileId file = FileId::kNone;
   uint64_t offset = 0;

@@ -14,6 +14,7 @@
 #include "world_linux/helper_pool.h"
 #include "world_linux/kernel_random.h"
 #include "world_linux/linux_disk.h"
+#include "world_linux/linux_network.h"
 #include "world_linux/ring.h"
 #include "world_linux/thread.h"
 
@@ -122,8 +123,10 @@ Status Shard::set_up() {
   wake_->arm();
   disk_ = std::make_unique<LinuxDisk>(*this, *ring_, *options_.helpers);
   http_ = options_.curl->attach(*this);
+  network_ =
+      std::make_unique<LinuxNetwork>(*this, *ring_, *options_.helpers, options_.tcp_congestion);
   random_ = std::make_unique<KernelRandom>();
-  world_.emplace(World{*this, *random_, *disk_, *http_});
+  world_.emplace(World{*this, *random_, *disk_, *http_, *network_});
   return {};
 }
 
@@ -267,7 +270,8 @@ void Shard::begin_stop() { stopping_ = true; }
 bool Shard::is_quiet() const {
   uint64_t own = wake_->armed ? 1 : 0;
   return first_ == nullptr && remote_.load(std::memory_order_seq_cst) == nullptr &&
-         ring_->under_way() == own && disk_->is_idle() && http_->in_flight() == 0;
+         ring_->under_way() == own && disk_->is_idle() && network_->is_idle() &&
+         http_->in_flight() == 0;
 }
 
 void Shard::tear_down() {
@@ -278,6 +282,7 @@ void Shard::tear_down() {
     while (wake_->armed) ring_->wait(std::nullopt);
   }
   http_.reset();
+  network_.reset();
   disk_.reset();
   ring_.reset();
 }

@@ -1,5 +1,5 @@
 // Shard: the real Executor. One thread with one io_uring, one run queue and its timers; and the
-// Disk, Http and Random that belong to it. Idle, it sleeps in the kernel and uses no CPU.
+// Disk, Http, Network and Random that belong to it. Idle, it sleeps in the kernel and uses no CPU.
 //
 // One turn of its loop: take what other threads posted, run due timers, run items of the queue (up
 // to a budget), submit operations, complete finished ones. The clock is read several times a turn.
@@ -30,6 +30,7 @@ class CurlClient;
 class CurlHttp;
 class HelperPool;
 class LinuxDisk;
+class LinuxNetwork;
 class Ring;
 
 struct ShardOptions {
@@ -38,6 +39,8 @@ struct ShardOptions {
   unsigned ring_entries = 256;       // of the submission queue; twice as many in flight
   HelperPool* helpers = nullptr;     // shared and outliving the shard; null: one of its own
   CurlClient* curl = nullptr;        // shared and outliving the shard; null: one of its own
+  // Congestion control of this shard's TCP sockets ("reno", "bbr"); empty: the system's.
+  std::string tcp_congestion = {};
 };
 
 class Shard final : public Executor {
@@ -97,6 +100,7 @@ class Shard final : public Executor {
   std::unique_ptr<CurlClient> own_curl_;
   std::unique_ptr<LinuxDisk> disk_;
   std::unique_ptr<CurlHttp> http_;
+  std::unique_ptr<LinuxNetwork> network_;
   std::unique_ptr<Random> random_;
   std::optional<World> world_;
 

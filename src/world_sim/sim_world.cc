@@ -30,7 +30,8 @@ SimProcess::SimProcess(SimScheduler& scheduler, SimInternet& internet, SimDiskSt
       random(seeds.fork()),
       disk(disk_state, executor, seeds.fork()),
       http(internet, executor, seeds.fork()),
-      world{executor, random, disk, http} {}
+      network(executor),
+      world{executor, random, disk, http, network} {}
 
 SimProcess::~SimProcess() {
   while (!owned.empty()) owned.pop_back();

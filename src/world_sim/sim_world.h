@@ -24,6 +24,7 @@
 #include "world_sim/sim_disk.h"
 #include "world_sim/sim_executor.h"
 #include "world_sim/sim_http.h"
+#include "world_sim/sim_network.h"
 
 namespace shoal {
 
@@ -37,6 +38,7 @@ struct SimProcess {
   SeededRandom random;
   SimDisk disk;
   SimHttp http;
+  SimNetwork network;
   World world;
   // Destroyed in reverse order at shut_down(), never after a crash.
   std::vector<std::shared_ptr<void>> owned;

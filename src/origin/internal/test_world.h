@@ -155,6 +155,16 @@ class NoDisk final : public Disk {
   int native_descriptor(FileId) const override { return -1; }
 };
 
+class NoNetwork final : public Network {
+ public:
+  void start(NetOp&) override { SHOAL_ASSERT(false, "no network here"); }
+  void cancel(NetOp&) override {}
+  void close(SocketId) override {}
+  Result<std::vector<NetworkInterface>> interfaces() override {
+    return std::vector<NetworkInterface>();
+  }
+};
+
 // Runs one task to its end.
 template <typename T>
 Task<void> keep_result(Task<T> task, std::optional<T>& result) {
