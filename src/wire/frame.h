@@ -10,9 +10,14 @@
 //        8     8  request id: chosen by the caller, unique among its requests in flight
 //       16     8  slot map version that the sender knows; 0: none
 //       24     4  body length, at most kBodyBytesMax
-//       28     4  payload length, at most kPayloadBytesMax
-//       32     4  CRC32C of the body
-//       36     4  CRC32C of the 36 bytes before
+//       28     4  payload length, at most kPayloadBytesMax; only kData has payload
+//       32     4  of a request: how many milliseconds the caller will wait, 0: for ever; else 0
+//       36     4  reserved: written as 0, not looked at
+//       40     4  CRC32C of the body
+//       44     4  CRC32C of the 44 bytes before
+//
+// The header's layout, and the bodies of kHello and kRefused, stay the same in all versions to
+// come, so that nodes of different versions can tell each other why they do not talk.
 //
 // The payload's checksums (one CRC32C per piece of 64 KiB) are part of the body: they were made
 // when the bytes entered Shoal and travel with them.
@@ -22,6 +27,9 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
 
 #include "base/bytes.h"
 #include "base/error.h"
@@ -29,9 +37,11 @@
 namespace shoal {
 
 inline constexpr uint8_t kProtocolVersion = 1;
-inline constexpr size_t kFrameHeaderBytes = 40;
+inline constexpr size_t kFrameHeaderBytes = 48;
 inline constexpr uint64_t kBodyBytesMax = 4 * kMiB;
 inline constexpr uint64_t kPayloadBytesMax = 1 * kMiB;
+// Payload is checksummed in pieces of so many bytes, counted from the answer's beginning.
+inline constexpr uint64_t kPieceBytes = 64 * kKiB;
 // Before a connection is authenticated, no frame may be longer.
 inline constexpr uint64_t kHandshakeBytesMax = 4 * kKiB;
 
@@ -74,17 +84,23 @@ struct FrameHeader {
   uint64_t map_version = 0;
   uint32_t body_length = 0;
   uint32_t payload_length = 0;
+  uint32_t timeout_ms = 0;
   uint32_t body_crc = 0;
+  uint8_t version = kProtocolVersion;
 };
 
 std::array<std::byte, kFrameHeaderBytes> encode_frame_header(const FrameHeader& header);
 // kCorrupt: no magic, wrong CRC, a length above its limit, an unknown type. kNotSupported: another
-// protocol version (the message names both).
+// protocol version (the message names both), unless it is kHello or kRefused: look at `version`.
 Result<FrameHeader> decode_frame_header(std::span<const std::byte, kFrameHeaderBytes> bytes);
 // kCorrupt on a mismatch.
 Status check_body(const FrameHeader& header, ConstByteSpan body);
 
-// One whole frame without payload (the payload's length is only noted), ready to be sent.
+// One whole frame without payload (the payload's length is only noted), ready to be sent. Lengths
+// and checksum are filled in. The body must not be longer than kBodyBytesMax.
 std::string encode_frame(FrameHeader header, std::string_view body, uint32_t payload_length = 0);
+// The same, behind what `out` has already: many small frames are sent as one.
+void append_frame(std::string& out, FrameHeader header, std::string_view body,
+                  uint32_t payload_length = 0);
 
 }  // namespace shoal
