@@ -2,8 +2,9 @@
 // is a plain struct that the caller owns; the network sets `result` and posts it to the executor
 // exactly once. Rooms use the awaitable forms in async/net_io.h.
 //
-// A stream carries at most one receive and one send (kSend or kSendFile) at a time; that is the
-// caller's to see to. Bytes arrive in order or the stream breaks; nothing is promised about when.
+// A stream carries at most one receive and one send (kSend or kSendFile) at a time, a listener one
+// accept; that is the caller's to see to. An operation on a socket that was closed ends with
+// -EBADF. Bytes arrive in order or the stream breaks; nothing is promised about when.
 #pragma once
 
 #include <cstdint>
@@ -23,15 +24,18 @@ enum class SocketId : int32_t { kNone = -1 };
 
 struct NetOp : Runnable {
   enum class Kind {
-    kListen,   // address ("10.0.0.5:7070", "[::]:7070", port 0: any free one) -> SocketId;
-               // `address` then holds the port that was bound
-    kAccept,   // socket (listening) -> SocketId of the stream; `address` is the peer's
-    kConnect,  // address (host names are looked up) -> SocketId; ends at `deadline`
-    kReceive,  // socket, data, length, minimum -> bytes received: at least `minimum`, less only
-               // when the peer has ended the stream; 0 when nothing came before the end
+    kListen,    // address ("10.0.0.5:7070", "[::]:7070", port 0: any free one) -> SocketId;
+                // `address` then holds the port that was bound
+    kAccept,    // socket (listening) -> SocketId of the stream; `address` is the peer's. -EMFILE
+                // when there are too many streams: pause before the next
+    kConnect,   // address (host names are looked up) -> SocketId; ends at `deadline`. -EINVAL: not
+                // an address, -ENOENT: nobody knows the host
+    kReceive,   // socket, data, length, minimum -> bytes received: at least `minimum`, less only
+                // when the peer has ended the stream; 0 when nothing came before the end
     kSend,      // socket, parts (at most kPartsMax) -> bytes sent: all of them, or an error
     kSendFile,  // socket, file, offset, length -> bytes sent: all of them, or an error (-ENODATA
-                // where the file ends early: the stream is then to be closed)
+                // where the file ends early: the stream is then to be closed). What changes in the
+                // file before the peer has it may arrive changed
   };
   static constexpr size_t kPartsMax = 64;
 
@@ -68,7 +72,8 @@ class Network {
   // Starts the operation. It always ends.
   virtual void start(NetOp& op) = 0;
   // The operation ends soon, with -ECANCELED unless it has ended already. A cancelled send has sent
-  // some part: the stream is then good for nothing but close().
+  // some part, and a cancelled receive with a minimum above 1 may have taken some: the stream is
+  // then good for nothing but close().
   virtual void cancel(NetOp& op) = 0;
   // Ends the stream or listener; operations under way on it end with -ECANCELED. Never blocks.
   virtual void close(SocketId socket) = 0;

@@ -21,6 +21,8 @@ namespace {
 constexpr uint64_t kBytesPerTurn = 16 * kMiB;
 constexpr unsigned kEntriesMin = 16;
 constexpr unsigned kEntriesMax = 4096;
+// Every idle stream's receive takes a place. A completion has 16 bytes, so all of them 128 KiB.
+constexpr unsigned kInFlightMax = 8192;
 // Threads that the kernel may use per ring for what blocks (writes, fsync, names).
 constexpr unsigned kKernelWorkersMax = 16;
 
@@ -31,9 +33,16 @@ Result<std::unique_ptr<Ring>> Ring::open(unsigned entries) {
   std::unique_ptr<Ring> self(new Ring());
   auto ring = std::make_unique<io_uring>();
   // One thread submits, and completions are worked off when that thread asks for them.
-  int error = io_uring_queue_init(entries, ring.get(),
-                                  IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
-  if (error == -EINVAL) error = io_uring_queue_init(entries, ring.get(), 0);  // before Linux 6.1
+  io_uring_params params{};
+  params.cq_entries = kInFlightMax;
+  params.flags = IORING_SETUP_CQSIZE | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
+  int error = io_uring_queue_init_params(entries, ring.get(), &params);
+  if (error == -EINVAL) {  // before Linux 6.1
+    params = {};
+    params.cq_entries = kInFlightMax;
+    params.flags = IORING_SETUP_CQSIZE;
+    error = io_uring_queue_init_params(entries, ring.get(), &params);
+  }
   if (error < 0) {
     Error failure = error_from_errno(-error, "making an io_uring");
     if (error != -EPERM && error != -ENOSYS) return fail(std::move(failure));

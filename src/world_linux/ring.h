@@ -36,7 +36,7 @@ class RingOp {
 
 class Ring {
  public:
-  // `entries` is rounded up to a power of two by the kernel; twice as many may be in flight.
+  // `entries` is rounded up to a power of two by the kernel; 8192 operations may be in flight.
   static Result<std::unique_ptr<Ring>> open(unsigned entries);
   ~Ring();
   Ring(const Ring&) = delete;

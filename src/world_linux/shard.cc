@@ -116,6 +116,7 @@ Result<std::unique_ptr<Shard>> Shard::start(ShardOptions options) {
 }
 
 Status Shard::set_up() {
+  SHOAL_RETURN_IF_ERROR(LinuxNetwork::check_congestion(options_.tcp_congestion));
   if (options_.cpu) SHOAL_RETURN_IF_ERROR(pin_this_thread(*options_.cpu));
   SHOAL_ASSIGN_OR_RETURN(ring_, Ring::open(options_.ring_entries));
   now_ = read_steady_clock();
@@ -199,6 +200,7 @@ void Shard::loop() {
     if (stopping_) {
       if (is_quiet()) return;
       http_->cancel_all();  // what was started since
+      network_->cancel_all();
     }
     if (first_ != nullptr) {
       ring_->poll();

@@ -36,7 +36,7 @@ class Ring;
 struct ShardOptions {
   std::string name = "shoal-shard";  // the thread's name, at most 15 characters of it
   std::optional<unsigned> cpu = {};  // pin the thread to it
-  unsigned ring_entries = 256;       // of the submission queue; twice as many in flight
+  unsigned ring_entries = 256;       // of the submission queue; 8192 in flight
   HelperPool* helpers = nullptr;     // shared and outliving the shard; null: one of its own
   CurlClient* curl = nullptr;        // shared and outliving the shard; null: one of its own
   // Congestion control of this shard's TCP sockets ("reno", "bbr"); empty: the system's.
