@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -51,11 +52,16 @@ void drop_variables() {
   for (const std::string& name : names) unsetenv(name.c_str());
 }
 
-[[noreturn]] void become(const std::vector<std::string>& argv) {
+[[noreturn]] void become(const std::vector<std::string>& argv, const Surroundings& around) {
   std::vector<char*> words;
   for (const std::string& word : argv) words.push_back(const_cast<char*>(word.c_str()));
   words.push_back(nullptr);
   drop_variables();
+  for (const auto& [name, value] : around.environment) setenv(name.c_str(), value.c_str(), 1);
+  if (around.network >= 0 && setns(around.network, CLONE_NEWNET) != 0) {
+    dprintf(2, "cannot enter the network namespace: %s\n", strerror(errno));
+    _exit(127);
+  }
   execvp(words[0], words.data());
   dprintf(2, "cannot run %s: %s\n", words[0], strerror(errno));
   _exit(127);
@@ -129,9 +135,10 @@ Result<Child> Child::fork_off(const std::function<int()>& body, const std::strin
   return Child(pid);
 }
 
-Result<Child> Child::execute(const std::vector<std::string>& argv, const std::string& log_file) {
+Result<Child> Child::execute(const std::vector<std::string>& argv, const std::string& log_file,
+                             const Surroundings& around) {
   SHOAL_ASSERT(!argv.empty());
-  return fork_off([&argv]() -> int { become(argv); }, log_file);
+  return fork_off([&argv, &around]() -> int { become(argv, around); }, log_file);
 }
 
 bool Child::running() {
@@ -192,7 +199,8 @@ Status Child::reset_peak_memory() const {
   return {};
 }
 
-Result<CommandResult> run_command(const std::vector<std::string>& argv, milliseconds patience) {
+Result<CommandResult> run_command(const std::vector<std::string>& argv, milliseconds patience,
+                                  const Surroundings& around) {
   SHOAL_ASSERT(!argv.empty());
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return fail(error_from_errno(errno, "cannot make a pipe"));
@@ -209,7 +217,7 @@ Result<CommandResult> run_command(const std::vector<std::string>& argv, millisec
     settle_child(parent);
     dup2(ends[1], 1);
     dup2(ends[1], 2);
-    become(argv);
+    become(argv, around);
   }
   close(ends[1]);
   CommandResult result;

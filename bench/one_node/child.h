@@ -9,6 +9,7 @@
 #include <chrono>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -21,6 +22,12 @@ void catch_interrupts();
 // kCancelled once interrupted.
 Status check_interrupted();
 
+// Where a program runs, other than here.
+struct Surroundings {
+  int network = -1;  // descriptor of a network namespace; -1: ours
+  std::vector<std::pair<std::string, std::string>> environment = {};  // added to ours
+};
+
 class Child {
  public:
   Child() = default;
@@ -30,7 +37,8 @@ class Child {
 
   // Runs argv[0], looked for on PATH, in a process group of its own, with standard output and error
   // appended to a file and without the variables of Shoal and Azure.
-  static Result<Child> execute(const std::vector<std::string>& argv, const std::string& log_file);
+  static Result<Child> execute(const std::vector<std::string>& argv, const std::string& log_file,
+                               const Surroundings& around = {});
   // Runs `body` in a fork of this process; its answer is the exit status.
   static Result<Child> fork_off(const std::function<int()>& body, const std::string& log_file);
 
@@ -60,7 +68,8 @@ struct CommandResult {
 };
 // Runs a command to its end, at most for `patience`.
 Result<CommandResult> run_command(const std::vector<std::string>& argv,
-                                  std::chrono::milliseconds patience);
+                                  std::chrono::milliseconds patience,
+                                  const Surroundings& around = {});
 
 // The end of a text file, for error messages.
 std::string last_lines(const std::string& path, size_t count);

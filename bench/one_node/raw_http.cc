@@ -6,6 +6,7 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -74,6 +75,23 @@ Result<RawHttp> RawHttp::connect(uint16_t port) {
     int reason = errno;
     close(socket);
     return fail(error_from_errno(reason, fmt::format("cannot connect to 127.0.0.1:{}", port)));
+  }
+  return RawHttp(socket);
+}
+
+Result<RawHttp> RawHttp::connect_unix(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) {
+    return fail(Code::kInvalidArgument, "too long for the path of a socket: " + path);
+  }
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  int socket = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (socket < 0) return fail(error_from_errno(errno, "cannot make a socket"));
+  if (::connect(socket, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
+    int reason = errno;
+    close(socket);
+    return fail(error_from_errno(reason, "cannot connect to " + path));
   }
   return RawHttp(socket);
 }

@@ -1,5 +1,6 @@
-// The plainest HTTP client that can be: blocking sockets to 127.0.0.1, keep-alive, answers with a
-// Content-Length. It is the ceiling that the mount is compared with, and it steers the Blob stub.
+// The plainest HTTP client that can be: blocking sockets to 127.0.0.1 (or a Unix socket),
+// keep-alive, answers with a Content-Length. It is the ceiling that the mount is compared with, and
+// it steers the Blob stub.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +22,7 @@ struct HttpAnswer {
 class RawHttp {
  public:
   static Result<RawHttp> connect(uint16_t port);
+  static Result<RawHttp> connect_unix(const std::string& path);
   RawHttp(RawHttp&& other) noexcept;
   RawHttp& operator=(RawHttp&&) = delete;
   ~RawHttp();

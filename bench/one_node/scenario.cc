@@ -1,8 +1,22 @@
 // What `shoal bench` offers.
 #include "apps/commands.h"
+#include "cluster/cluster_bench.h"
 #include "one_node/one_node.h"
 
 namespace shoal {
+
+namespace {
+
+// A cluster of one is none, so 1 (nothing said) means the scenario's own number.
+template <bench::ClusterScenario (*scenario)()>
+int run_cluster(const ScenarioArguments& arguments) {
+  bench::NameValues pairs;
+  if (arguments.nodes > 1) pairs.emplace_back("nodes", std::to_string(arguments.nodes));
+  pairs.insert(pairs.end(), arguments.parameters.begin(), arguments.parameters.end());
+  return bench::run_cluster_scenario(scenario(), pairs, arguments.json);
+}
+
+}  // namespace
 
 std::span<const Scenario> bench_scenarios() {
   static constexpr Scenario kScenarios[] = {
@@ -13,7 +27,11 @@ std::span<const Scenario> bench_scenarios() {
        "dir=/var/tmp only='*' quick=no strict=no keep=no]",
        [](const ScenarioArguments& arguments) {
          return bench::run_one_node(arguments.parameters, arguments.json);
-       }}};
+       }},
+      {"fan-out-read",
+       "Nodes read the same object at the same moment, each behind a limited link [nodes=8 "
+       "size=1GiB mbit=500 rounds=3 seconds=2 dir=/var/tmp only='*' quick=no strict=no keep=no]",
+       run_cluster<bench::fan_out_scenario>}};
   return kScenarios;
 }
 

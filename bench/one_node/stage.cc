@@ -61,6 +61,11 @@ bool raise_loopback() {
   return up;
 }
 
+void use_reno() {
+  std::ofstream out("/proc/sys/net/ipv4/tcp_congestion_control");
+  out << "reno" << std::flush;
+}
+
 bool is_fuse(const std::string& path) {
   struct statfs info{};
   return statfs(path.c_str(), &info) == 0 && info.f_type == FUSE_SUPER_MAGIC;
@@ -114,14 +119,28 @@ WorkDirectory::~WorkDirectory() {
   if (error) fmt::print(stderr, "shoal: {} could not be removed: {}\n", path_, error.message());
 }
 
+Status enter_own_namespaces() {
+  if (geteuid() != 0) {
+    return fail(Code::kPermissionDenied, "network namespaces and limits need root; use sudo");
+  }
+  if (unshare(CLONE_NEWNET | CLONE_NEWNS) != 0 ||
+      mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 || !raise_loopback()) {
+    return fail(error_from_errno(errno,
+                                 "cannot make a network namespace (in a container add "
+                                 "--privileged)"));
+  }
+  use_reno();
+  // The registry of running nodes is ours too: nothing of theirs stays behind.
+  if ((mkdir(kRuntimeDirectory, 0700) != 0 && errno != EEXIST) ||
+      mount("tmpfs", kRuntimeDirectory, "tmpfs", 0, "mode=0700") != 0) {
+    return fail(error_from_errno(errno, std::string("cannot mount ") + kRuntimeDirectory));
+  }
+  return {};
+}
+
 Facts enter_namespaces() {
   Facts facts;
-  bool ours = geteuid() == 0 && unshare(CLONE_NEWNET | CLONE_NEWNS) == 0 &&
-              mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 && raise_loopback();
-  if (ours) {
-    std::ofstream out("/proc/sys/net/ipv4/tcp_congestion_control");
-    out << "reno" << std::flush;
-  }
+  bool ours = enter_own_namespaces().has_value();
   facts.emplace_back("congestion_control", first_line("/proc/sys/net/ipv4/tcp_congestion_control"));
   facts.emplace_back("network", ours ? "loopback of its own namespace" : "loopback of the machine");
   return facts;
@@ -146,10 +165,12 @@ Facts machine_facts(const std::string& directory) {
   return facts;
 }
 
-Result<std::unique_ptr<Stub>> Stub::start(const WorkDirectory& work, uint64_t pool_bytes) {
+Result<std::unique_ptr<Stub>> Stub::start(const WorkDirectory& work, uint64_t pool_bytes,
+                                          const std::string& address) {
   std::string log = work / "stub.log";
   std::vector<std::string> words = {"blob-stub", "--no-auth", "--container",
-                                    kContainer,  "--pool",    fmt::format("{}", pool_bytes)};
+                                    kContainer,  "--pool",    fmt::format("{}", pool_bytes),
+                                    "--address", address};
   SHOAL_ASSIGN_OR_RETURN(Child child, Child::fork_off(
                                           [&words] {
                                             std::vector<char*> argv;
@@ -160,13 +181,13 @@ Result<std::unique_ptr<Stub>> Stub::start(const WorkDirectory& work, uint64_t po
                                                                   argv.data());
                                           },
                                           log));
-  constexpr std::string_view kListening = "listening on 127.0.0.1:";
+  const std::string listening = "listening on " + address + ":";
   auto until = std::chrono::steady_clock::now() + kStartPatience;
   while (std::chrono::steady_clock::now() < until) {
     SHOAL_RETURN_IF_ERROR(check_interrupted());
     std::string line = first_line(log);
-    if (line.starts_with(kListening) && line.size() > kListening.size()) {
-      auto port = static_cast<uint16_t>(std::stoi(line.substr(kListening.size())));
+    if (line.starts_with(listening) && line.size() > listening.size()) {
+      auto port = static_cast<uint16_t>(std::stoi(line.substr(listening.size())));
       return std::unique_ptr<Stub>(new Stub(std::move(child), port));
     }
     if (!child.running()) break;
@@ -175,20 +196,35 @@ Result<std::unique_ptr<Stub>> Stub::start(const WorkDirectory& work, uint64_t po
   return fail(Code::kUnavailable, "the Blob stub did not start:" + last_lines(log, 5));
 }
 
-std::string Stub::url() const {
-  return fmt::format("http://127.0.0.1:{}/{}/{}", port_, kAccount, kContainer);
+std::string Stub::url(std::string_view host) const {
+  return fmt::format("http://{}:{}/{}/{}", host, port_, kAccount, kContainer);
 }
 
 std::string Stub::target(std::string_view object) const {
   return fmt::format("/{}/{}/{}", kAccount, kContainer, object);
 }
 
-Status Stub::control(std::string_view target, const std::string& body) {
+Result<std::string> Stub::ask(std::string_view method, std::string_view target,
+                              const std::string& body) const {
   SHOAL_ASSIGN_OR_RETURN(RawHttp http, RawHttp::connect(port_));
-  auto answer = http.call("POST", target, body);
-  if (!answer) return fail(std::move(answer).error().with_context("steering the Blob stub"));
+  auto answer = http.call(method, target, body);
+  if (!answer) return fail(std::move(answer).error().with_context("asking the Blob stub"));
+  return answer;
+}
+
+Status Stub::control(std::string_view target, const std::string& body) {
+  SHOAL_RETURN_IF_ERROR(ask("POST", target, body));
   return {};
 }
+
+Result<Json> Stub::stats() const {
+  SHOAL_ASSIGN_OR_RETURN(std::string text, ask("GET", "/__stub/stats"));
+  Json json = Json::parse(text, nullptr, false);
+  if (!json.is_object()) return fail(Code::kUnavailable, "the Blob stub's counters are no JSON");
+  return json;
+}
+
+Status Stub::reset_stats() { return control("/__stub/stats/reset", "{}"); }
 
 Status Stub::shape(const OriginShape& shape) {
   double mibps = shape.account_bytes_per_second / static_cast<double>(kMiB);

@@ -28,10 +28,15 @@ class WorkDirectory {
   bool keep_;
 };
 
+// Where a daemon of root's publishes itself.
+inline constexpr char kRuntimeDirectory[] = "/run/shoal";
+
 // Where it runs, as root: network and mounts of our own, so that loopback speaks reno (BBR, the
 // default of some kernels, halves it), ports are free and no mount outlives us. Must be called
 // before any thread exists. Answers what came of it, for the report.
 Facts enter_namespaces();
+// The same where nothing else will do; the error says what is missing.
+Status enter_own_namespaces();
 Facts machine_facts(const std::string& directory);
 
 // What the network and the account look like to the daemon and to the plain download alike.
@@ -43,17 +48,25 @@ struct OriginShape {
 // The Blob stub in a process of its own; see bench/blob_stub.
 class Stub {
  public:
-  // `pool_bytes` of memory for uploaded bodies are touched at the start.
-  static Result<std::unique_ptr<Stub>> start(const WorkDirectory& work, uint64_t pool_bytes);
+  // `pool_bytes` of memory for uploaded bodies are touched at the start. `address`: to listen on;
+  // it is steered over 127.0.0.1, so that must be among them.
+  static Result<std::unique_ptr<Stub>> start(const WorkDirectory& work, uint64_t pool_bytes,
+                                             const std::string& address = "127.0.0.1");
 
   uint16_t port() const { return port_; }
   pid_t pid() const { return child_.pid(); }
-  std::string url() const;
+  std::string url(std::string_view host = "127.0.0.1") const;
   std::string target(std::string_view object) const;  // for RawHttp
   Status shape(const OriginShape& shape);
   Status add_blob(std::string_view name, uint64_t size, uint64_t seed);
   // PREFIX00000000 and so on; the seed counts up.
   Status add_many(std::string_view prefix, uint64_t count, uint64_t size, uint64_t seed);
+  // As GET /__stub/stats answers: requests by kind, bytes_in, bytes_out, gets of each object.
+  Result<nlohmann::json> stats() const;
+  Status reset_stats();
+  // What the stub answers to any request, if with 200.
+  Result<std::string> ask(std::string_view method, std::string_view target,
+                          const std::string& body = {}) const;
 
  private:
   Stub(Child child, uint16_t port) : child_(std::move(child)), port_(port) {}

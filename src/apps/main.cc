@@ -7,7 +7,8 @@
 #ifdef SHOAL_WITH_BENCH
 namespace shoal {
 std::span<const Scenario> bench_scenarios();
-}
+int lab_main(int argc, char** argv);
+}  // namespace shoal
 #endif
 #ifdef SHOAL_WITH_SIMULATE
 namespace shoal {
@@ -24,6 +25,9 @@ int main(int argc, char** argv) {
 #ifdef SHOAL_WITH_BLOB_STUB
   if (argc > 1 && std::strcmp(argv[1], "blob-stub") == 0)
     return shoal::blob_stub_main(argc - 1, argv + 1);
+#endif
+#ifdef SHOAL_WITH_BENCH
+  if (argc > 1 && std::strcmp(argv[1], "lab") == 0) return shoal::lab_main(argc - 1, argv + 1);
 #endif
   CLI::App app("Shoal: a fast, shared cache over Azure Blob Storage, mounted as a file system",
                "shoal");

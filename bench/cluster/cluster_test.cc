@@ -1,0 +1,112 @@
+// The lab itself: limits are kept in both directions, places are apart, nothing stays behind.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "cluster/cluster_bench.h"
+#include "cluster/lab.h"
+#include "cluster/raw_tcp.h"
+#include "one_node/load.h"
+
+namespace shoal::bench {
+namespace {
+
+// Once for all tests: a process cannot go back.
+const Status& namespaces() {
+  static const Status status = enter_own_namespaces();  // constant
+  return status;
+}
+
+class LabTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!namespaces()) GTEST_SKIP() << namespaces().error().message();
+    payload_ = fmt::format("/tmp/shoal-lab-test-{}", getpid());
+    ASSERT_TRUE(make_native_file(payload_, 2 * kMiB, 1));
+  }
+  void TearDown() override { unlink(payload_.c_str()); }
+
+  std::unique_ptr<Lab> make(const LabOptions& options) {
+    auto lab = Lab::make(options);
+    EXPECT_TRUE(lab) << lab.error().message();
+    return lab ? std::move(*lab) : nullptr;
+  }
+  TcpLoad load(const Lab& lab, int sender, unsigned receiver, uint64_t bytes) {
+    return {{sender}, lab.network(receiver), lab.address(receiver), 2, bytes, payload_};
+  }
+
+  std::string payload_;
+};
+
+constexpr double kRate = 25e6;
+
+TEST_F(LabTest, a_limit_holds_in_each_direction) {
+  auto lab = make({.places = 3, .bytes_per_second = kRate, .loopback = false});
+  ASSERT_TRUE(lab);
+  for (int sender : {-1, lab->network(0)}) {
+    auto outcome = run_tcp(load(*lab, sender, 1, 12'500'000));
+    ASSERT_TRUE(outcome) << outcome.error().message();
+    EXPECT_LT(outcome->rate(), 1.1 * kRate);  // the burst comes on top
+    EXPECT_GT(outcome->rate(), 0.7 * kRate);
+  }
+  // Only the sender's own end holds it back.
+  ASSERT_TRUE(lab->limit(2, 0));
+  auto outcome = run_tcp(load(*lab, lab->network(0), 2, 12'500'000));
+  ASSERT_TRUE(outcome) << outcome.error().message();
+  EXPECT_LT(outcome->rate(), 1.1 * kRate);
+  outcome = run_tcp(load(*lab, -1, 2, 64 * kMiB));
+  ASSERT_TRUE(outcome) << outcome.error().message();
+  EXPECT_GT(outcome->rate(), 2 * kRate);
+}
+
+TEST_F(LabTest, places_on_loopback_share_one_network) {
+  auto lab = make({.places = 2, .bytes_per_second = 0, .loopback = true});
+  ASSERT_TRUE(lab);
+  auto outcome = run_tcp(load(*lab, lab->network(0), 1, 16 * kMiB));
+  ASSERT_TRUE(outcome) << outcome.error().message();
+  EXPECT_EQ(outcome->bytes, 16 * kMiB);
+  EXPECT_GT(outcome->sender_cpu + outcome->receiver_cpu, 0);
+}
+
+TEST_F(LabTest, a_cable_can_be_pulled_and_put_back) {
+  auto lab = make({.places = 2, .bytes_per_second = 0, .loopback = false});
+  ASSERT_TRUE(lab);
+  ASSERT_TRUE(lab->plug(1, false));
+  // From the hub, where the kernel says so at once; others would wait for long.
+  EXPECT_FALSE(run_tcp(load(*lab, -1, 1, kMiB)));
+  ASSERT_TRUE(lab->plug(1, true));
+  EXPECT_TRUE(run_tcp(load(*lab, lab->network(0), 1, kMiB)));
+}
+
+TEST_F(LabTest, a_place_is_gone_with_its_lab) {
+  std::string address;
+  for (int round = 0; round < 2; ++round) {
+    // The same names and addresses again.
+    auto lab = make({.places = 30, .bytes_per_second = 0, .loopback = false});
+    ASSERT_TRUE(lab);
+    EXPECT_EQ(lab->address(29), "10.77.1.30");
+  }
+}
+
+TEST(ClusterSettingsTest, quick_comes_first_and_values_are_checked) {
+  auto settings = parse_cluster_settings({{"size", "16MiB"}, {"quick", "yes"}}, {});
+  ASSERT_TRUE(settings);
+  EXPECT_EQ(settings->size, 16 * kMiB);
+  EXPECT_EQ(settings->rounds, 1u);
+  for (NameValues bad : {NameValues{{"nodes", "1"}},
+                         {{"nodes", "2.5"}},
+                         {{"size", "big"}},
+                         {{"mbit", "0"}},
+                         {{"what", "1"}}}) {
+    auto refused = parse_cluster_settings(bad, {});
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code(), Code::kInvalidArgument);
+    EXPECT_NE(refused.error().message().find(bad[0].first), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace shoal::bench
