@@ -11,8 +11,6 @@ namespace shoal::placement {
 namespace {
 
 constexpr int kPassesMax = 24;
-// A taken slot is exchanged for one at most so far away.
-constexpr uint32_t kExchangeReach = 128;
 
 // Whether (2a + 1) / weight_a is less than that of b: who is first to take a slot.
 bool takes_before(uint64_t count_a, uint64_t weight_a, uint64_t count_b, uint64_t weight_b) {
@@ -124,7 +122,12 @@ class Change {
       cost_.set_owner(*slot, taker);
       taken.push_back(*slot);
     }
-    for (int pass = 0; pass < kPassesMax && improve_taken(taker, taken); pass++) {
+    std::vector<std::vector<uint32_t>> kept(count_.size());
+    for (uint32_t slot = 0; slot < kSlots; slot++) {
+      uint16_t owner = cost_.owner(slot);
+      if (owner != kNoMember && input_.owner[slot] == owner) kept[owner].push_back(slot);
+    }
+    for (int pass = 0; pass < kPassesMax && improve_taken(taker, taken, kept); pass++) {
     }
   }
 
@@ -151,38 +154,39 @@ class Change {
     return best;
   }
 
-  // Gives a taken slot back for another one of the same giver, where that is better.
-  bool improve_taken(uint16_t taker, std::vector<uint32_t>& taken) {
+  // Gives a taken slot back for another one of the same giver, where that is better. `kept`: by
+  // giver, the slots that it keeps.
+  bool improve_taken(uint16_t taker, std::vector<uint32_t>& taken,
+                     std::vector<std::vector<uint32_t>>& kept) {
     bool improved = false;
     for (uint32_t& slot : taken) {
       uint16_t giver = input_.owner[slot];
       int64_t back = cost_.with(giver, slot) - cost_.with(taker, slot);
-      uint32_t best = slot;
+      uint32_t* best = nullptr;
       int64_t best_change = 0;
-      for (uint32_t step = 1; step <= 2 * kExchangeReach; step++) {
-        uint32_t other = (slot + kSlots - kExchangeReach + step) % kSlots;
-        if (cost_.owner(other) != giver || input_.owner[other] != giver) continue;
+      for (uint32_t& other : kept[giver]) {
         int64_t change = back + cost_.with(taker, other) - cost_.with(giver, other) -
                          cost_.pair(taker, slot, other) - cost_.pair(giver, slot, other);
         if (change < best_change) {
           best_change = change;
-          best = other;
+          best = &other;
         }
       }
-      if (best == slot) continue;
+      if (!best) continue;
       cost_.set_owner(slot, giver);
-      cost_.set_owner(best, taker);
-      slot = best;
+      cost_.set_owner(*best, taker);
+      std::swap(slot, *best);
       improved = true;
     }
     return improved;
   }
 
-  // Whoever was next in the slot's row has what the old owner had, or will soon.
+  // Whoever was next in the slot's row may have a copy already. Worth about as much as makes half
+  // of a leaver's slots go there and windows hardly less even (docs/decisions/0009).
   int64_t succession(uint16_t member, uint32_t slot) const {
     for (uint32_t place = 1; place < input_.copies; place++) {
       if (input_.rows[size_t{slot} * input_.copies + place] != member) continue;
-      return cost_.pair(member, slot, slot) * (place == 1 ? 4 : 2);
+      return cost_.pair(member, slot, slot) / (place == 1 ? 2 : 4);
     }
     return 0;
   }

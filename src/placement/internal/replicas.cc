@@ -2,21 +2,25 @@
 
 #include <algorithm>
 #include <optional>
-#include <tuple>
+#include <utility>
 
 #include "base/assert.h"
 #include "placement/internal/primaries.h"
+#include "placement/internal/window_cost.h"
 
 namespace shoal::placement {
 namespace {
 
 // For so many members it is counted how often each one follows each other one (2 MiB).
 constexpr size_t kPairedMax = 1024;
+// Places that are compared before one of them moves.
+constexpr uint32_t kLooksMax = 64;
 
 class Rows {
  public:
   explicit Rows(const ReplicasInput& input)
       : input_(input),
+        cost_(input.primary, input.weight),
         copies_(input.copies),
         members_(input.weight.size()),
         rows_(size_t{kSlots} * input.copies, kNoMember),
@@ -26,6 +30,7 @@ class Rows {
         exhausted_(members_) {
     for (uint64_t weight : input.weight) total_weight_ += weight;
     for (uint32_t zone : input.zone) zones_ = std::max(zones_, zone + 1);
+    zone_stuck_.resize(zones_);
     zone_weight_.resize(zones_);
     for (size_t i = 0; i < members_; i++) zone_weight_[input.zone[i]] += input.weight[i];
     zones_used_ = static_cast<uint32_t>(
@@ -39,6 +44,7 @@ class Rows {
     for (uint32_t slot = 0; slot < kSlots; slot++) fill(slot);
     for (uint32_t slot = 0; slot < kSlots; slot++) part_zones(slot);
     level();
+    for (uint32_t slot = 0; slot < kSlots; slot++) part_zones(slot);
     for (uint32_t slot = 0; slot < kSlots; slot++) count_second(slot, 1);
     for (uint32_t slot = 0; slot < kSlots; slot++) order(slot);
     return std::move(rows_);
@@ -81,15 +87,6 @@ class Rows {
     entry = member;
     count(slot, member, 1);
   }
-  // How many of the four neighbouring rows hold the member: a window of chunks spreads better.
-  uint32_t near(uint32_t slot, uint16_t member) {
-    uint32_t found = 0;
-    for (uint32_t step : {1u, 2u, kSlots - 1, kSlots - 2}) {
-      if (has(row((slot + step) % kSlots), member)) found++;
-    }
-    return found;
-  }
-
   // The new first owner, then the old row without who is first now or must own nothing.
   void keep_rows() {
     for (uint32_t slot = 0; slot < kSlots; slot++) {
@@ -108,11 +105,15 @@ class Rows {
     }
   }
 
+  std::pair<uint32_t, int64_t> candidate_score(uint32_t slot, uint16_t member) {
+    return {pairs(row(slot)[0], member), cost_.is_quick() ? cost_.with(member, slot) : 0};
+  }
+
   // The best member for an empty place: zone first, then who has least per weight, then who follows
   // this first owner least often, so that a leaver's slots fall to all others.
   std::optional<uint16_t> candidate(uint32_t slot, uint32_t place, bool new_zone_only) {
     std::optional<uint16_t> best;
-    uint32_t best_pairs = 0;
+    std::pair<uint32_t, int64_t> best_score;
     bool best_apart = false;
     auto here = row(slot);
     for (uint16_t member = 0; member < members_; member++) {
@@ -121,14 +122,17 @@ class Rows {
       if (new_zone_only && !apart) continue;
       if (best && best_apart && !apart) continue;
       if (has(here, member)) continue;
-      auto often = uint32_t{pairs(here[0], member)};
+      std::optional<std::pair<uint32_t, int64_t>> score;
       if (best && best_apart == apart) {
         uint64_t mine = (2 * replicas_[member] + 1) * weight(*best);
         uint64_t theirs = (2 * replicas_[*best] + 1) * weight(member);
-        if (std::tuple(mine, often) >= std::tuple(theirs, best_pairs)) continue;
+        if (mine > theirs) continue;
+        score = candidate_score(slot, member);
+        if (mine == theirs && *score >= best_score) continue;
       }
+      if (!score) score = candidate_score(slot, member);
       best = member;
-      best_pairs = often;
+      best_score = *score;
       best_apart = apart;
     }
     return best;
@@ -198,36 +202,63 @@ class Rows {
     return false;
   }
 
+  // Whoever has most per weight, of one zone or of all.
+  std::optional<uint16_t> top(std::optional<uint32_t> of_zone) const {
+    std::optional<uint16_t> best;
+    for (uint16_t member = 0; member < members_; member++) {
+      if (replicas_[member] == 0 || (of_zone && zone(member) != *of_zone)) continue;
+      if (!best || above(member, *best)) best = member;
+    }
+    return best;
+  }
+  // Whether `a` has more places per weight than `b`.
+  bool above(uint16_t a, uint16_t b) const {
+    return (2 * replicas_[a] - 1) * weight(b) > (2 * replicas_[b] - 1) * weight(a);
+  }
+  bool gives(uint16_t giver, uint16_t receiver) const {
+    return should_give(replicas_[giver], weight(giver), replicas_[receiver], weight(receiver));
+  }
+
+  // The receiver takes one place from who has most; if zones allow none of these, from who has most
+  // of its own zone; then from anyone who has enough. False: nobody can give it any.
   bool receive(uint16_t receiver) {
+    uint32_t own = zone(receiver);
+    if (!zone_stuck_[own]) {
+      auto most = top({});
+      auto from_most = [this, most](uint16_t giver) { return !above(*most, giver); };
+      if (receive_if(receiver, kLooksMax, from_most)) return true;
+      zone_stuck_[own] = true;
+    }
+    auto most = top(own);
+    if (most && gives(*most, receiver)) {
+      auto from_most = [this, most, own](uint16_t giver) {
+        return zone(giver) == own && !above(*most, giver);
+      };
+      if (receive_if(receiver, kLooksMax, from_most)) return true;
+    }
+    return receive_if(receiver, kLooksMax,
+                      [this, receiver](uint16_t giver) { return gives(giver, receiver); });
+  }
+
+  // Among up to `looks` places: first where the receiver follows the first owner least often (so
+  // that a leaver's slots fall to all others), then where it may become first owner best.
+  template <typename MayGive>
+  bool receive_if(uint16_t receiver, uint32_t looks, MayGive may_give) {
     std::optional<std::pair<uint32_t, uint32_t>> best;
-    uint32_t best_pairs = 0, best_near = 0;
-    uint16_t best_giver = 0;
-    for (uint32_t step = 0; step < kSlots; step++) {
-      // Starts elsewhere for each: equals do not all take the first slots.
-      uint32_t slot =
-          (step + receiver * 1'031u + static_cast<uint32_t>(replicas_[receiver]) * 257u) % kSlots;
+    std::pair<uint32_t, int64_t> best_score;
+    auto start = static_cast<uint32_t>(replicas_[receiver] * 2'531 + receiver * 1'031u);
+    for (uint32_t step = 0; step < kSlots && looks > 0; step++) {
+      uint32_t slot = (start + step) % kSlots;
       auto here = row(slot);
       for (uint32_t place = 1; place < copies_; place++) {
-        uint16_t giver = here[place];
-        if (giver == kNoMember) break;
-        if (!should_give(replicas_[giver], weight(giver), replicas_[receiver], weight(receiver)))
-          continue;
-        auto often = uint32_t{pairs(here[0], receiver)};
-        if (best && giver != best_giver) {
-          uint64_t theirs = (2 * replicas_[giver] - 1) * weight(best_giver);
-          uint64_t best_has = (2 * replicas_[best_giver] - 1) * weight(giver);
-          if (theirs < best_has) continue;
-          if (theirs == best_has && often > best_pairs) continue;
-        } else if (best && often > best_pairs) {
-          continue;
-        }
-        if (has(here, receiver) || !keeps_zones(slot, place, receiver)) continue;
-        uint32_t close = near(slot, receiver);
-        if (best && giver == best_giver && often == best_pairs && close >= best_near) continue;
+        if (here[place] == kNoMember) break;
+        if (!may_give(here[place]) || has(here, receiver)) continue;
+        if (!keeps_zones(slot, place, receiver)) continue;
+        std::pair score(uint32_t{pairs(here[0], receiver)}, cost_.with(receiver, slot));
+        looks -= looks > 0 ? 1 : 0;
+        if (best && score >= best_score) continue;
         best = std::pair(slot, place);
-        best_pairs = often;
-        best_near = close;
-        best_giver = giver;
+        best_score = score;
       }
     }
     if (!best) return false;
@@ -256,6 +287,7 @@ class Rows {
   }
 
   const ReplicasInput& input_;
+  WindowCost cost_;  // of the first owners
   uint32_t copies_;
   size_t members_;
   std::vector<uint16_t> rows_;
@@ -264,6 +296,7 @@ class Rows {
   std::vector<uint64_t> seconds_;    // per member: rows where it is second
   std::vector<bool> exhausted_;      // nobody can give it more
   std::vector<uint16_t> pairs_;      // [first owner][follower]: rows
+  std::vector<bool> zone_stuck_;     // who has most of all gives nothing to this zone
   std::vector<uint64_t> zone_weight_;
   uint64_t total_weight_ = 0;
   uint32_t zones_ = 0;
