@@ -1,0 +1,153 @@
+#include "rpc/internal/frame_reader.h"
+
+#include <algorithm>
+
+#include "async/net_io.h"
+
+namespace shoal {
+
+Result<std::optional<FrameReader::Frame>> FrameReader::try_next() {
+  size_t there = end_ - begin_;
+  if (there < kFrameHeaderBytes) return std::nullopt;
+  ConstByteSpan bytes = buffered();
+  SHOAL_ASSIGN_OR_RETURN(FrameHeader header, decode_frame_header(bytes.first<kFrameHeaderBytes>()));
+  if (header.version != kProtocolVersion) {
+    return fail(Code::kCorrupt, "the protocol version changed in the middle of a connection");
+  }
+  if (there < kFrameHeaderBytes + header.body_length) return std::nullopt;
+  ConstByteSpan body = bytes.subspan(kFrameHeaderBytes, header.body_length);
+  SHOAL_RETURN_IF_ERROR(check_body(header, body));
+  consume(kFrameHeaderBytes + header.body_length);
+  return Frame{header, as_text(body)};
+}
+
+void FrameReader::consume(size_t bytes) {
+  SHOAL_ASSERT(bytes <= end_ - begin_);
+  begin_ += bytes;
+}
+
+// Length of the frame that has begun, without payload; 0 when that is not known yet.
+size_t FrameReader::wanted() const {
+  if (end_ - begin_ < kFrameHeaderBytes) return 0;
+  auto header = decode_frame_header(buffered().first<kFrameHeaderBytes>());
+  return header ? kFrameHeaderBytes + header->body_length : 0;
+}
+
+void FrameReader::set_capacity(size_t bytes) {
+  Buffer larger(bytes);
+  size_t there = end_ - begin_;
+  SHOAL_ASSERT(there <= bytes);
+  if (there > 0) std::memcpy(larger.data(), buffer_.data() + begin_, there);
+  buffer_ = std::move(larger);
+  begin_ = 0;
+  end_ = there;
+}
+
+void FrameReader::make_room() {
+  size_t there = end_ - begin_;
+  if (there == 0) {
+    begin_ = end_ = 0;
+    if (buffer_.empty()) set_capacity(kSmallBytes);
+    // Back to the usual size after a long body.
+    if (buffer_.size() > kLargeBytes || (busy_ && buffer_.size() < kLargeBytes)) {
+      set_capacity(kLargeBytes);
+    }
+    return;
+  }
+  // A long body gets memory as it arrives, not because a header claims it.
+  size_t needed = std::max(wanted(), kFrameHeaderBytes);
+  size_t grown = std::min(std::max(needed, kLargeBytes), std::max(2 * there, kLargeBytes));
+  if (needed > buffer_.size() && (there >= buffer_.size() || buffer_.size() < kLargeBytes)) {
+    set_capacity(grown);
+  } else if (buffer_.size() - begin_ < needed || end_ == buffer_.size()) {
+    std::memmove(buffer_.data(), buffer_.data() + begin_, there);
+    begin_ = 0;
+    end_ = there;
+  }
+}
+
+Task<Status> FrameReader::fill(Context context) {
+  while (true) {
+    if (interrupted_) co_return fail(Code::kCancelled, "interrupted");
+    if (!stream_.is_open()) co_return fail(stream_.error(-ECANCELED, "receiving"));
+    make_room();
+    bool inside = end_ > begin_;
+    Executor& executor = stream_.world.executor;
+    Context limits = inside ? context.tightened(executor, kStallTime) : context;
+    bool own = limits.cancel == nullptr;
+    if (own) limits.cancel = &cancel_;
+    NetCall call(stream_.world.network, executor, NetOp::Kind::kReceive, limits);
+    call.socket = stream_.socket;
+    call.data = buffer_.data() + end_;
+    size_t room = buffer_.size() - end_;
+    SHOAL_ASSERT(room > 0);
+    // Behind payload comes more of it: what is taken along with its header must be copied.
+    if (after_data_ && !inside) room = std::min<size_t>(room, 512);
+    call.length = room;
+    waiting_ = own && !inside;
+    int64_t result = co_await call;
+    waiting_ = false;
+    if (result > 0) {
+      SHOAL_ASSERT(static_cast<uint64_t>(result) <= room);
+      end_ += static_cast<size_t>(result);
+      busy_ = !after_data_ && static_cast<size_t>(result) == room;
+      after_data_ = false;
+      last_received_ = executor.now();
+    }
+    if (release_) {
+      release_ = false;
+      cancel_.reset();
+      if (!interrupted_ && begin_ == end_ && stream_.is_open()) {
+        busy_ = false;
+        begin_ = end_ = 0;
+        buffer_ = Buffer();
+        if (result == -ECANCELED) continue;
+      }
+    }
+    if (result > 0) co_return Status();
+    if (result == 0) co_return fail(stream_.error(-EPIPE, "receiving"));
+    if (result == -ECANCELED && (interrupted_ || !own)) {
+      co_return fail(Code::kCancelled, "interrupted");
+    }
+    co_return fail(stream_.error(result, "receiving"));
+  }
+}
+
+Task<Status> FrameReader::payload(ByteSpan into) {
+  size_t copied = std::min(into.size(), end_ - begin_);
+  if (copied > 0) {
+    std::memcpy(into.data(), buffer_.data() + begin_, copied);
+    consume(copied);
+  }
+  after_data_ = true;
+  ByteSpan rest = into.subspan(copied);
+  if (rest.empty()) co_return Status();
+  if (!stream_.is_open()) co_return fail(stream_.error(-ECANCELED, "receiving"));
+  Executor& executor = stream_.world.executor;
+  NetCall call(stream_.world.network, executor, NetOp::Kind::kReceive,
+               Context::within(executor, kStallTime));
+  call.socket = stream_.socket;
+  call.data = rest.data();
+  call.length = rest.size();
+  call.minimum = rest.size();
+  int64_t result = co_await call;
+  if (result < 0) co_return fail(stream_.error(result, "receiving"));
+  last_received_ = executor.now();
+  if (static_cast<uint64_t>(result) < rest.size()) {
+    co_return fail(stream_.error(-EPIPE, "receiving"));
+  }
+  co_return Status();
+}
+
+void FrameReader::interrupt() {
+  interrupted_ = true;
+  if (!cancel_.requested()) cancel_.request();
+}
+
+void FrameReader::release_idle_memory() {
+  if (!waiting_ || release_ || interrupted_ || buffer_.size() <= kSmallBytes) return;
+  release_ = true;
+  cancel_.request();
+}
+
+}  // namespace shoal

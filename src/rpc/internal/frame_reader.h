@@ -1,0 +1,69 @@
+// Cuts a stream into frames. Small frames are received in bulk: one receive may bring hundreds.
+// Payload goes to where the caller says; only what came along with a header is copied.
+//
+// Memory: a connection that waits holds 1 KiB; one with traffic 64 KiB; a longer body its length,
+// which grows only as its bytes arrive. Shard's thread; one caller at a time.
+#pragma once
+
+#include <optional>
+#include <string_view>
+
+#include "async/context.h"
+#include "async/task.h"
+#include "rpc/internal/stream.h"
+#include "wire/frame.h"
+
+namespace shoal {
+
+class FrameReader {
+ public:
+  explicit FrameReader(Stream& stream) : stream_(stream) {}
+
+  struct Frame {
+    FrameHeader header;
+    std::string_view body;  // until the next call of anything here
+  };
+  // The next frame, if its header and body have been received; nothing: fill(). Payload follows
+  // with payload(). Errors: what decode_frame_header says, kCorrupt.
+  Result<std::optional<Frame>> try_next();
+  // Receives something. kUnavailable when the stream ended or broke; kCancelled by interrupt() or
+  // the context's cancellation. A frame that has begun must go on in time.
+  Task<Status> fill(Context context = {});
+  // Exactly so many bytes of payload.
+  Task<Status> payload(ByteSpan into);
+
+  // For the handshake: what is there, and that so much of it has been used.
+  ConstByteSpan buffered() const { return buffer_.part(begin_, end_ - begin_); }
+  void consume(size_t bytes);
+
+  // Ends a fill() under way, and all later ones.
+  void interrupt();
+  // Gives the large buffer back if nothing is going on.
+  void release_idle_memory();
+  SteadyTime last_received() const { return last_received_; }
+  // Memory in use.
+  size_t capacity() const { return buffer_.size(); }
+
+ private:
+  static constexpr size_t kSmallBytes = 1 * kKiB;
+  static constexpr size_t kLargeBytes = 64 * kKiB;
+
+  size_t wanted() const;
+  void make_room();
+  void set_capacity(size_t bytes);
+
+  Stream& stream_;
+  Buffer buffer_;
+  size_t begin_ = 0;
+  size_t end_ = 0;
+  bool busy_ = false;  // the last receive filled the buffer: there is more traffic than it holds
+  bool after_data_ =
+      false;  // payload came last: more of it is to be expected, do not take it along
+  bool interrupted_ = false;
+  bool release_ = false;
+  bool waiting_ = false;
+  Cancel cancel_;
+  SteadyTime last_received_{};
+};
+
+}  // namespace shoal

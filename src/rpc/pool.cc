@@ -1,0 +1,258 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "async/gate.h"
+#include "async/single_flight.h"
+#include "async/sync.h"
+#include "rpc/internal/client_connection.h"
+#include "rpc/rpc.h"
+
+namespace shoal {
+
+namespace {
+
+// Shared by the pool's table and the calls on it, because either may let go first.
+using ConnectionPointer = std::shared_ptr<ClientConnection>;
+
+constexpr Duration kSweepPeriodMax = std::chrono::seconds(15);
+// Addresses without a connection are remembered for so long, for heard_from().
+constexpr Duration kForgetAfter = std::chrono::minutes(10);
+
+class Pool final : public RpcPool {
+ public:
+  Pool(RpcContext& context, RpcPoolOptions options)
+      : context_(context),
+        options_(options),
+        executor_(context.world.executor),
+        notes_(context.log),
+        gate_(executor_),
+        flights_(executor_, gate_),
+        left_(executor_) {
+    SHOAL_ASSERT(options_.lanes >= 1 && options_.lanes <= 64 && options_.connections_max >= 1);
+  }
+  ~Pool() override { SHOAL_ASSERT(closed_ && calls_ == 0, "close() was not awaited"); }
+
+  Task<Result<std::string>> call(std::string address, Hash128 expected, Method method,
+                                 std::string body, RpcSink* sink, uint64_t lane_hint,
+                                 Context context) override;
+  bool heard_from(const std::string& address, Duration within) const override;
+  uint64_t connections() const override { return connections_; }
+  Task<void> close() override;
+
+ private:
+  struct Peer {
+    std::vector<ConnectionPointer> lanes;  // 0: small calls
+    SteadyTime heard{};                    // on connections that are gone
+    SteadyTime used{};
+    uint64_t calls = 0;  // under way
+  };
+
+  Task<Result<std::string>> call_on(Peer& peer, size_t lane, std::string address, Hash128 expected,
+                                    Method method, std::string body, RpcSink* sink,
+                                    Context context);
+  Task<Result<ConnectionPointer>> connect(std::string address, size_t lane);
+  Status make_room();
+  void put_away(Peer& peer, size_t lane);
+  Task<void> retire(ConnectionPointer connection);
+  Task<void> sweep();
+  void sweep_peer(Peer& peer);
+
+  RpcContext& context_;
+  const RpcPoolOptions options_;
+  Executor& executor_;
+  PeerNotes notes_;
+  // A peer stays where it is while it has calls: they hold references to it across waits.
+  std::unordered_map<std::string, Peer> peers_;
+  uint64_t connections_ = 0;
+  uint64_t calls_ = 0;
+  bool sweeping_ = false;
+  bool closed_ = false;
+  Cancel closing_;
+  Gate gate_;
+  SingleFlight<std::string, ConnectionPointer> flights_;
+  Signal left_;
+};
+
+Task<Result<std::string>> Pool::call(std::string address, Hash128 expected, Method method,
+                                     std::string body, RpcSink* sink, uint64_t lane_hint,
+                                     Context context) {
+  if (closing_.requested()) co_return fail(Code::kUnavailable, "this node is shutting down");
+  if (!sweeping_) {
+    sweeping_ = true;
+    gate_.spawn(sweep());
+  }
+  ++calls_;
+  Peer& peer = peers_[address];
+  if (peer.lanes.empty()) peer.lanes.resize(1 + options_.lanes);
+  peer.used = executor_.now();
+  ++peer.calls;
+  size_t lane = sink == nullptr ? 0 : 1 + lane_hint % options_.lanes;
+  auto result = co_await call_on(peer, lane, std::move(address), expected, method, std::move(body),
+                                 sink, context);
+  --peer.calls;
+  if (--calls_ == 0) left_.notify_all();
+  co_return result;
+}
+
+Task<Result<std::string>> Pool::call_on(Peer& peer, size_t lane, std::string address,
+                                        Hash128 expected, Method method, std::string body,
+                                        RpcSink* sink, Context context) {
+  ConnectionPointer connection = peer.lanes[lane];
+  if (connection == nullptr || !connection->usable()) {
+    put_away(peer, lane);
+    connection = nullptr;
+    // One attempt for all who want this lane; each waits only as long as it likes.
+    auto made = co_await flights_.run(
+        fmt::format("{}#{}", address, lane),
+        [this, address, lane] { return connect(address, lane); }, context);
+    if (!made) {
+      Error error = std::move(made).error();
+      bool ours = context.cancel != nullptr && context.cancel->requested();
+      if (error.code() == Code::kCancelled && !ours) {
+        error = Error(Code::kUnavailable, fmt::format("{}: {}", address, error.message()));
+      }
+      co_return fail(std::move(error));
+    }
+    connection = std::move(*made);
+  }
+  const Hash128& answers = connection->peer().node;
+  if (!expected.is_zero() && answers != expected) {
+    co_return fail(Code::kConflict, fmt::format("{} is node {} now, not {}", address,
+                                                answers.to_hex(), expected.to_hex()));
+  }
+  co_return co_await connection->call(method, std::move(body), sink, context);
+}
+
+Task<Result<ConnectionPointer>> Pool::connect(std::string address, size_t lane) {
+  SHOAL_CO_RETURN_IF_ERROR(make_room());
+  Context limits = Context::within(executor_, options_.connect_timeout);
+  limits.cancel = &closing_;
+  auto opened = co_await ClientConnection::open(context_, notes_, address, limits);
+  if (!opened) {
+    Error error = std::move(opened).error();
+    // Our own limit, not the caller's deadline: another peer may do.
+    if (error.code() == Code::kDeadlineExceeded) {
+      error = Error(Code::kUnavailable,
+                    fmt::format("{}: no connection within {} ms", address,
+                                options_.connect_timeout / std::chrono::milliseconds(1)));
+    }
+    co_return fail(std::move(error));
+  }
+  ConnectionPointer connection = std::move(*opened);
+  if (closing_.requested()) {
+    co_await connection->close();
+    co_return fail(Code::kUnavailable, "this node is shutting down");
+  }
+  ++connections_;
+  Peer& peer = peers_[address];
+  if (peer.lanes.empty()) peer.lanes.resize(1 + options_.lanes);
+  put_away(peer, lane);
+  peer.lanes[lane] = connection;
+  co_return connection;
+}
+
+// A place for one more connection, at the cost of the one that has been idle for longest.
+Status Pool::make_room() {
+  if (connections_ < options_.connections_max) return {};
+  Peer* oldest = nullptr;
+  size_t oldest_lane = 0;
+  for (auto& [address, peer] : peers_) {
+    for (size_t lane = 0; lane < peer.lanes.size(); ++lane) {
+      const ConnectionPointer& one = peer.lanes[lane];
+      if (one == nullptr || !one->idle()) continue;
+      if (oldest == nullptr || one->last_used() < oldest->lanes[oldest_lane]->last_used()) {
+        oldest = &peer;
+        oldest_lane = lane;
+      }
+    }
+  }
+  if (oldest == nullptr) {
+    return fail(Code::kBusy,
+                fmt::format("all {} connections to peers are in use", options_.connections_max));
+  }
+  put_away(*oldest, oldest_lane);
+  return {};
+}
+
+void Pool::put_away(Peer& peer, size_t lane) {
+  ConnectionPointer connection = std::move(peer.lanes[lane]);
+  peer.lanes[lane] = nullptr;
+  if (connection == nullptr) return;
+  peer.heard = std::max(peer.heard, connection->last_received());
+  bool spawned = gate_.spawn(retire(std::move(connection)));
+  SHOAL_ASSERT(spawned, "close() puts all connections away first");
+}
+
+Task<void> Pool::retire(ConnectionPointer connection) {
+  co_await connection->close();
+  SHOAL_ASSERT(connections_ > 0);
+  --connections_;
+}
+
+bool Pool::heard_from(const std::string& address, Duration within) const {
+  auto found = peers_.find(address);
+  if (found == peers_.end()) return false;
+  SteadyTime last = found->second.heard;
+  for (const ConnectionPointer& connection : found->second.lanes) {
+    if (connection != nullptr) last = std::max(last, connection->last_received());
+  }
+  return last != SteadyTime{} && executor_.now() - last <= within;
+}
+
+Task<void> Pool::sweep() {
+  Duration period =
+      std::clamp<Duration>(options_.idle_close / 4, std::chrono::milliseconds(10), kSweepPeriodMax);
+  while (co_await sleep_for(executor_, period, {kNever, &closing_})) {
+    for (auto at = peers_.begin(); at != peers_.end();) {
+      Peer& peer = at->second;
+      sweep_peer(peer);
+      bool connected = std::any_of(peer.lanes.begin(), peer.lanes.end(),
+                                   [](const ConnectionPointer& one) { return one != nullptr; });
+      bool forget = !connected && peer.calls == 0 && executor_.now() - peer.used > kForgetAfter;
+      at = forget ? peers_.erase(at) : std::next(at);
+    }
+  }
+}
+
+void Pool::sweep_peer(Peer& peer) {
+  for (size_t lane = 0; lane < peer.lanes.size(); ++lane) {
+    const ConnectionPointer& connection = peer.lanes[lane];
+    if (connection == nullptr) continue;
+    Duration unused = executor_.now() - connection->last_used();
+    bool over = connection->idle() && unused >= options_.idle_close;
+    if (over || !connection->usable()) {
+      put_away(peer, lane);
+    } else if (connection->idle()) {
+      connection->release_idle_memory();
+    }
+  }
+}
+
+Task<void> Pool::close() {
+  closed_ = true;
+  if (!closing_.requested()) closing_.request();
+  for (auto& [address, peer] : peers_) {
+    for (const ConnectionPointer& connection : peer.lanes) {
+      if (connection == nullptr) continue;
+      connection->break_off(Error(Code::kUnavailable, "this node is shutting down"));
+    }
+  }
+  while (calls_ > 0) {
+    Status status = co_await left_.wait({});
+    SHOAL_ASSERT(status.has_value());
+  }
+  for (auto& [address, peer] : peers_) {
+    for (size_t lane = 0; lane < peer.lanes.size(); ++lane) put_away(peer, lane);
+  }
+  co_await gate_.close();
+}
+
+}  // namespace
+
+std::unique_ptr<RpcPool> RpcPool::create(RpcContext& context, RpcPoolOptions options) {
+  return std::make_unique<Pool>(context, options);
+}
+
+}  // namespace shoal
