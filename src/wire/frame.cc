@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -60,12 +61,16 @@ std::array<std::byte, kFrameHeaderBytes> encode_frame_header(const FrameHeader& 
   return bytes;
 }
 
+Status check_beginning(ConstByteSpan bytes) {
+  size_t length = std::min(bytes.size(), kMagic.size());
+  if (as_text(bytes.first(length)) == kMagic.substr(0, length)) return {};
+  return fail(Code::kCorrupt,
+              "these bytes are no frame of Shoal's: is the port another service's?");
+}
+
 Result<FrameHeader> decode_frame_header(std::span<const std::byte, kFrameHeaderBytes> bytes) {
   const std::byte* at = bytes.data();
-  if (as_text(bytes.first(kMagic.size())) != kMagic) {
-    return fail(Code::kCorrupt,
-                "these bytes are no frame of Shoal's: is the port another service's?");
-  }
+  SHOAL_RETURN_IF_ERROR(check_beginning(bytes));
   if (crc32c(bytes.first(kHeaderCrcAt)) != get<uint32_t>(at, kHeaderCrcAt)) {
     return fail(Code::kCorrupt, "a frame's header has a wrong checksum");
   }

@@ -93,6 +93,9 @@ std::array<std::byte, kFrameHeaderBytes> encode_frame_header(const FrameHeader& 
 // kCorrupt: no magic, wrong CRC, a length above its limit, an unknown type. kNotSupported: another
 // protocol version (the message names both), unless it is kHello or kRefused: look at `version`.
 Result<FrameHeader> decode_frame_header(std::span<const std::byte, kFrameHeaderBytes> bytes);
+// The first bytes of a frame, be they ever so few: kCorrupt if none begins like that. So a peer
+// that speaks something else, and waits for an answer after a few bytes, is known at once.
+Status check_beginning(ConstByteSpan bytes);
 // kCorrupt on a mismatch.
 Status check_body(const FrameHeader& header, ConstByteSpan body);
 

@@ -73,12 +73,15 @@ Handshake::Handshake(Role role, HandshakeIdentity self, HandshakeOptions options
 
 Result<size_t> Handshake::take(ConstByteSpan bytes, std::string& out) {
   SHOAL_ASSERT(state_ != State::kDone && state_ != State::kFailed, "the handshake is over");
-  if (bytes.size() < kFrameHeaderBytes) return 0;
   auto give_up = [&](Error error, bool tell) {
     state_ = State::kFailed;
     if (tell) out += encode_refusal(error);
     return fail(std::move(error).with_context(options_.peer));
   };
+  if (Status status = check_beginning(bytes); !status) {
+    return give_up(std::move(status).error(), false);
+  }
+  if (bytes.size() < kFrameHeaderBytes) return 0;
   auto header = decode_frame_header(bytes.first<kFrameHeaderBytes>());
   // Bytes that are no frame get no answer: who sent them would not understand it.
   if (!header) return give_up(std::move(header).error(), false);

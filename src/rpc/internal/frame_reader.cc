@@ -8,8 +8,11 @@ namespace shoal {
 
 Result<std::optional<FrameReader::Frame>> FrameReader::try_next() {
   size_t there = end_ - begin_;
-  if (there < kFrameHeaderBytes) return std::nullopt;
   ConstByteSpan bytes = buffered();
+  if (there < kFrameHeaderBytes) {
+    SHOAL_RETURN_IF_ERROR(check_beginning(bytes));
+    return std::nullopt;
+  }
   SHOAL_ASSIGN_OR_RETURN(FrameHeader header, decode_frame_header(bytes.first<kFrameHeaderBytes>()));
   if (header.version != kProtocolVersion) {
     return fail(Code::kCorrupt, "the protocol version changed in the middle of a connection");
