@@ -70,17 +70,26 @@ SimDisk::SimDisk(SimDiskState& state, SimExecutor& executor, SeededRandom random
 
 SimDisk::~SimDisk() { SHOAL_ASSERT(in_flight_.empty(), "disk operations are still in flight"); }
 
-SteadyTime SimDisk::end_of(const DiskOp& op) {
+SteadyTime SimDisk::end_of(Duration base, uint64_t transfer) {
   const SimDiskOptions& options = state_.options_;
   SteadyTime now = executor_.now();
-  Duration base = is_sync(op.kind) ? options.sync_latency : options.latency;
   // Uniform in [base / 2, base * 3 / 2), so that concurrent operations end in any order.
   SteadyTime end =
       now + base / 2 +
       Duration(static_cast<int64_t>(random_.below(static_cast<uint64_t>(base.count()) + 1)));
   if (random_.chance(options.faults.slow)) end += options.faults.slow_time;
-  if (is_transfer(op.kind)) end += state_.pacer_.reserve(now, op.length) - now;
+  if (transfer > 0) end += state_.pacer_.reserve(now, transfer) - now;
   return end;
+}
+
+SteadyTime SimDisk::begin_read_for_send(uint64_t length) {
+  ++state_.operations_;
+  return end_of(state_.options_.latency, length);
+}
+
+int64_t SimDisk::read_for_send(FileId file, uint64_t offset, ByteSpan into) {
+  Open* open = opened(file);
+  return open == nullptr ? -EBADF : read(*open->node->file, offset, into);
 }
 
 void SimDisk::submit(DiskOp& op) {
@@ -92,7 +101,9 @@ void SimDisk::submit(DiskOp& op) {
   Flight& flight = in_flight_[number];
   flight.op = &op;
   begin(flight);
-  executor_.scheduler().at(end_of(op), &executor_, [this, number] {
+  Duration base = is_sync(op.kind) ? state_.options_.sync_latency : state_.options_.latency;
+  SteadyTime end = end_of(base, is_transfer(op.kind) ? op.length : 0);
+  executor_.scheduler().at(end, &executor_, [this, number] {
     auto found = in_flight_.find(number);
     SHOAL_ASSERT(found != in_flight_.end());
     Flight ended = std::move(found->second);
@@ -212,7 +223,7 @@ int64_t SimDisk::execute_on_file(DiskOp& op, Flight& flight) {
       files_.erase(static_cast<int32_t>(op.file));
       return 0;
     case DiskOp::Kind::kRead:
-      return read(op, file);
+      return read(file, op.offset, {op.data, op.length});
     case DiskOp::Kind::kWrite:
       return write(op, file);
     case DiskOp::Kind::kCopyRange:
@@ -245,13 +256,13 @@ int64_t SimDisk::execute_on_file(DiskOp& op, Flight& flight) {
   SHOAL_ASSERT(false, "an unknown operation");
 }
 
-int64_t SimDisk::read(DiskOp& op, SimFile& file) {
+int64_t SimDisk::read(SimFile& file, uint64_t offset, ByteSpan into) {
   const SimDiskFaults& faults = state_.options_.faults;
   if (random_.chance(faults.read_error)) return -EIO;
-  if (op.length > 0 && random_.chance(faults.bit_flip)) {
-    file.flip_bit(op.offset + random_.below(op.length), static_cast<unsigned>(random_.below(8)));
+  if (!into.empty() && random_.chance(faults.bit_flip)) {
+    file.flip_bit(offset + random_.below(into.size()), static_cast<unsigned>(random_.below(8)));
   }
-  return static_cast<int64_t>(file.read(op.offset, {op.data, op.length}));
+  return static_cast<int64_t>(file.read(offset, into));
 }
 
 int64_t SimDisk::write(const DiskOp& op, SimFile& file) {

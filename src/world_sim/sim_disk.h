@@ -77,6 +77,11 @@ class SimDisk final : public Disk {
   uint64_t open_files() const { return files_.size(); }
   uint64_t in_flight() const { return in_flight_.size(); }
 
+  // For sending a file from within the kernel: when the next bytes will have been read, and then
+  // the bytes, as they are at that moment. -errno, or fewer than asked at the end of the file.
+  SteadyTime begin_read_for_send(uint64_t length);
+  int64_t read_for_send(FileId file, uint64_t offset, ByteSpan into);
+
   // The process or the machine died: operations in flight happen or do not, and none ever ends.
   // Returns them, to be kept reachable.
   std::vector<DiskOp*> crash(CrashKind kind);
@@ -93,7 +98,8 @@ class SimDisk final : public Disk {
     SimFileSnapshot snapshot;  // of a file sync
     uint64_t names_up_to = 0;  // of a directory sync
   };
-  SteadyTime end_of(const DiskOp& op);
+  SteadyTime end_of(Duration base, uint64_t transfer);
+
   void begin(Flight& flight);
   int64_t execute(Flight& flight);
   int64_t execute_on_path(DiskOp& op);
@@ -105,7 +111,7 @@ class SimDisk final : public Disk {
   int64_t remove(const DiskOp& op);
   int64_t make_directory(const DiskOp& op);
   int64_t list(DiskOp& op);
-  int64_t read(DiskOp& op, SimFile& file);
+  int64_t read(SimFile& file, uint64_t offset, ByteSpan into);
   int64_t write(const DiskOp& op, SimFile& file);
   int64_t copy(const DiskOp& op, SimFile& from);
   Open* opened(FileId id);

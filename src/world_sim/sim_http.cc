@@ -48,8 +48,9 @@ struct SimHttp::Transfer {
   SimScheduler::EventId pending{};
 };
 
-SimHttp::SimHttp(SimInternet& internet, SimExecutor& executor, SeededRandom random)
-    : internet_(internet), executor_(executor), random_(random) {}
+SimHttp::SimHttp(SimInternet& internet, SimFabric& fabric, SimHostId host, SimExecutor& executor,
+                 SeededRandom random)
+    : internet_(internet), fabric_(fabric), host_(host), executor_(executor), random_(random) {}
 
 SimHttp::~SimHttp() { SHOAL_ASSERT(transfers_.empty(), "HTTP calls are still in flight"); }
 
@@ -109,7 +110,7 @@ void SimHttp::start(HttpCall& call) {
 }
 
 // Goes on at `when`, unless the deadline or a stall comes first.
-void SimHttp::next(TransferPtr transfer, SteadyTime when, void (SimHttp::*step)(TransferPtr)) {
+void SimHttp::next(TransferPtr transfer, SteadyTime when, Step step) {
   SHOAL_ASSERT(transfer->call != nullptr);
   const HttpCall& call = *transfer->call;
   SteadyTime stall = transfer->last_activity + call.stall_timeout;
@@ -123,16 +124,32 @@ void SimHttp::next(TransferPtr transfer, SteadyTime when, void (SimHttp::*step)(
         });
     return;
   }
-  transfer->pending = scheduler.at(when, &executor_, [this, transfer, step] {
-    transfer->last_activity = executor_.now();
-    if (transfer->account->faults.faults().outage) {
-      end(*transfer, fail(Code::kUnavailable, "connection reset by peer"));
-    } else if (partitioned_) {
-      next(transfer, kNever, step);  // until the stall time-out
-    } else {
-      (this->*step)(transfer);
-    }
-  });
+  transfer->pending =
+      scheduler.at(when, &executor_, [this, transfer, step] { go_on(transfer, step); });
+}
+
+void SimHttp::go_on(TransferPtr transfer, Step step) {
+  transfer->last_activity = executor_.now();
+  if (transfer->account->faults.faults().outage) {
+    end(*transfer, fail(Code::kUnavailable, "connection reset by peer"));
+  } else if (partitioned_) {
+    next(transfer, kNever, step);  // until the stall time-out
+  } else {
+    (this->*step)(transfer);
+  }
+}
+
+// The bytes are due when both the account and the machine's card have let them through. `port` is
+// null where the card has no limit.
+void SimHttp::pass(SimNicPort* port, TransferPtr transfer, uint64_t count, SteadyTime due,
+                   Step step) {
+  if (port == nullptr) return next(transfer, due, step);
+  next(transfer, kNever, step);  // the time-outs, while the bytes wait for their turn
+  port->submit({.left = count, .begun = nullptr, .passed = [this, transfer, due, step] {
+                  if (transfer->call == nullptr) return;  // it has ended, or its process
+                  executor_.scheduler().cancel(transfer->pending);
+                  next(transfer, std::max(due, executor_.now()), step);
+                }});
 }
 
 void SimHttp::send_more(TransferPtr transfer) {
@@ -142,7 +159,7 @@ void SimHttp::send_more(TransferPtr transfer) {
   SteadyTime now = executor_.now();
   SteadyTime due = std::max(transfer->connection.reserve(now, count),
                             transfer->account->faults.account_in().reserve(now, count));
-  next(transfer, due, &SimHttp::send_more);
+  pass(fabric_.http_out(host_), transfer, count, due, &SimHttp::send_more);
 }
 
 // The whole request has left: the service will execute it, whatever becomes of the client.
@@ -193,7 +210,7 @@ void SimHttp::receive_more(TransferPtr transfer) {
   SteadyTime now = executor_.now();
   SteadyTime due = std::max(transfer->connection.reserve(now, count),
                             transfer->account->faults.account_out().reserve(now, count));
-  next(transfer, due, &SimHttp::receive_more);
+  pass(fabric_.http_in(host_), transfer, count, due, &SimHttp::receive_more);
 }
 
 // Hands over the next `count` bytes of the body. False: the call ended.

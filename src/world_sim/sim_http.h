@@ -15,6 +15,7 @@
 #include "world_sim/blob_faults.h"
 #include "world_sim/blob_service.h"
 #include "world_sim/sim_executor.h"
+#include "world_sim/sim_fabric.h"
 
 namespace shoal {
 
@@ -31,7 +32,8 @@ using SimInternet = std::map<std::string, std::unique_ptr<SimBlobAccount>, std::
 
 class SimHttp final : public Http {
  public:
-  SimHttp(SimInternet& internet, SimExecutor& executor, SeededRandom random);
+  SimHttp(SimInternet& internet, SimFabric& fabric, SimHostId host, SimExecutor& executor,
+          SeededRandom random);
   ~SimHttp() override;
 
   void start(HttpCall& call) override;
@@ -56,9 +58,14 @@ class SimHttp final : public Http {
   bool take(Transfer& transfer, uint64_t count);
   void complete(TransferPtr transfer);
   void end(Transfer& transfer, Result<HttpResponse> result);
-  void next(TransferPtr transfer, SteadyTime when, void (SimHttp::*step)(TransferPtr));
+  using Step = void (SimHttp::*)(TransferPtr);
+  void next(TransferPtr transfer, SteadyTime when, Step step);
+  void go_on(TransferPtr transfer, Step step);
+  void pass(SimNicPort* port, TransferPtr transfer, uint64_t count, SteadyTime due, Step step);
 
   SimInternet& internet_;
+  SimFabric& fabric_;
+  SimHostId host_;
   SimExecutor& executor_;
   SeededRandom random_;
   bool partitioned_ = false;

@@ -13,6 +13,7 @@ struct Grave {
   std::vector<Runnable*> work;
   std::vector<DiskOp*> disk;
   std::vector<HttpCall*> http;
+  std::vector<NetOp*> network;
 };
 
 void bury(Grave grave) {
@@ -24,13 +25,13 @@ void bury(Grave grave) {
 
 }  // namespace
 
-SimProcess::SimProcess(SimScheduler& scheduler, SimInternet& internet, SimDiskState& disk_state,
-                       SeededRandom& seeds)
+SimProcess::SimProcess(SimScheduler& scheduler, SimInternet& internet, SimFabric& fabric,
+                       SimHostId host, SimDiskState& disk_state, SeededRandom& seeds)
     : executor(scheduler),
       random(seeds.fork()),
       disk(disk_state, executor, seeds.fork()),
-      http(internet, executor, seeds.fork()),
-      network(executor),
+      http(internet, fabric, host, executor, seeds.fork()),
+      network(fabric, host, executor, disk),
       world{executor, random, disk, http, network} {}
 
 SimProcess::~SimProcess() {
@@ -38,10 +39,12 @@ SimProcess::~SimProcess() {
 }
 
 SimMachine::SimMachine(std::string name, SimScheduler& scheduler, SimInternet& internet,
-                       SimDiskOptions disk_options, uint64_t seed)
+                       SimFabric& fabric, SimDiskOptions disk_options, uint64_t seed)
     : name_(std::move(name)),
       scheduler_(scheduler),
       internet_(internet),
+      fabric_(fabric),
+      host_(fabric.add_host(name_)),
       random_(seed),
       disk_(disk_options) {}
 
@@ -56,7 +59,8 @@ SimProcess& SimMachine::process() {
 
 World& SimMachine::boot() {
   SHOAL_ASSERT(process_ == nullptr, "the machine is up already");
-  process_ = std::make_unique<SimProcess>(scheduler_, internet_, disk_, random_);
+  process_ = std::make_unique<SimProcess>(scheduler_, internet_, fabric_, host_, disk_, random_);
+  fabric_.set_up(host_, true);
   ++boots_;
   return process_->world;
 }
@@ -67,6 +71,7 @@ void SimMachine::crash(CrashKind kind) {
   grave.work = dead.executor.kill();
   grave.disk = dead.disk.crash(kind);
   grave.http = dead.http.crash();
+  grave.network = dead.network.crash(kind);
   grave.process = std::move(process_);
   bury(std::move(grave));
 }
@@ -74,12 +79,14 @@ void SimMachine::crash(CrashKind kind) {
 void SimMachine::shut_down() {
   SHOAL_ASSERT(running(), "the machine is down");
   while (!process_->owned.empty()) process_->owned.pop_back();
+  process_->network.close_all();
   process_.reset();
 }
 
 Simulation::Simulation(SimOptions options)
     : scheduler_(options.seed, options.shuffle),
       random_(scheduler_.random().fork()),
+      network_(scheduler_, options.seed),
       driver_(scheduler_) {}
 
 Simulation::~Simulation() {
@@ -91,8 +98,8 @@ Simulation::~Simulation() {
 }
 
 SimMachine& Simulation::add_machine(std::string name, SimDiskOptions disk) {
-  machines_.push_back(std::make_unique<SimMachine>(std::move(name), scheduler_, internet_, disk,
-                                                   scheduler_.random().next()));
+  machines_.push_back(std::make_unique<SimMachine>(std::move(name), scheduler_, internet_, network_,
+                                                   disk, scheduler_.random().next()));
   return *machines_.back();
 }
 

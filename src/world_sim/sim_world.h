@@ -23,6 +23,7 @@
 #include "world/world.h"
 #include "world_sim/sim_disk.h"
 #include "world_sim/sim_executor.h"
+#include "world_sim/sim_fabric.h"
 #include "world_sim/sim_http.h"
 #include "world_sim/sim_network.h"
 
@@ -30,8 +31,8 @@ namespace shoal {
 
 // One incarnation of a process: everything that dies with it.
 struct SimProcess {
-  SimProcess(SimScheduler& scheduler, SimInternet& internet, SimDiskState& disk_state,
-             SeededRandom& seeds);
+  SimProcess(SimScheduler& scheduler, SimInternet& internet, SimFabric& fabric, SimHostId host,
+             SimDiskState& disk_state, SeededRandom& seeds);
   ~SimProcess();
 
   SimExecutor executor;
@@ -46,13 +47,16 @@ struct SimProcess {
 
 class SimMachine {
  public:
-  SimMachine(std::string name, SimScheduler& scheduler, SimInternet& internet,
+  SimMachine(std::string name, SimScheduler& scheduler, SimInternet& internet, SimFabric& fabric,
              SimDiskOptions disk_options, uint64_t seed);
   ~SimMachine();
   SimMachine(const SimMachine&) = delete;
   SimMachine& operator=(const SimMachine&) = delete;
 
   const std::string& name() const { return name_; }
+  // On the network; kept across restarts.
+  SimHostId host() const { return host_; }
+  const std::string& address() const { return fabric_.address(host_); }
   SimDiskState& disk() { return disk_; }
   bool running() const { return process_ != nullptr; }
   SimProcess& process();
@@ -60,7 +64,8 @@ class SimMachine {
 
   // Starts a new process over what is on the disk.
   World& boot();
-  // Kills the process at this point. Call between steps, not from its own code.
+  // Kills the process at this point. Call between steps, not from its own code. After kPowerLoss
+  // the machine is silent until the next boot().
   void crash(CrashKind kind);
   // Ends the process in good order: its objects are destroyed (they have drained and closed).
   void shut_down();
@@ -77,6 +82,8 @@ class SimMachine {
   std::string name_;
   SimScheduler& scheduler_;
   SimInternet& internet_;
+  SimFabric& fabric_;
+  SimHostId host_;
   SeededRandom random_;
   SimDiskState disk_;
   std::unique_ptr<SimProcess> process_;
@@ -99,6 +106,8 @@ class Simulation {
   SimBlobAccount& add_blob_account(std::string host, BlobServiceConfig config, BlobFaults faults);
   const std::vector<std::unique_ptr<SimMachine>>& machines() const { return machines_; }
 
+  // Cards, links, partitions and counters.
+  SimFabric& network() { return network_; }
   SimScheduler& scheduler() { return scheduler_; }
   // For the test's own tasks (clients outside any machine); never crashes.
   SimExecutor& driver() { return driver_; }
@@ -121,6 +130,7 @@ class Simulation {
   SimScheduler scheduler_;
   SeededRandom random_;
   SimInternet internet_;
+  SimFabric network_;
   SimExecutor driver_;
   std::vector<std::unique_ptr<SimMachine>> machines_;
 };
