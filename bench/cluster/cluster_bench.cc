@@ -255,7 +255,9 @@ Result<std::string> ClusterBench::new_object(uint64_t size, uint64_t seed) {
   return name;
 }
 
-std::vector<ClusterScenario> cluster_scenarios() { return {fan_out_scenario()}; }
+std::vector<ClusterScenario> cluster_scenarios() {
+  return {fan_out_scenario(), metadata_scenario()};
+}
 
 int run_cluster_scenario(const ClusterScenario& scenario, const NameValues& pairs, bool json) {
   auto settings = parse_cluster_settings(pairs, scenario.defaults);

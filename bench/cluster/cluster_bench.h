@@ -84,6 +84,7 @@ struct ClusterScenario {
   std::vector<ClusterGroup> groups;
 };
 ClusterScenario fan_out_scenario();
+ClusterScenario metadata_scenario();
 std::vector<ClusterScenario> cluster_scenarios();  // all
 
 // Exit status: 0 all rows measured (strict: and every target met), 1 not, 2 usage.

@@ -1,0 +1,108 @@
+// `shoal bench metadata`: many nodes open the same files, and look-ups of attributes at a peer
+// beside the same look-ups at real Redis and etcd.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <barrier>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "cluster/cluster_bench.h"
+#include "cluster/lookups.h"
+#include "one_node/load.h"
+
+namespace shoal::bench {
+
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr uint64_t kFileBytes = 4 * kKiB;
+
+Status open_all(const std::string& directory, uint64_t files) {
+  for (uint64_t i = 0; i < files; ++i) {
+    SHOAL_RETURN_IF_ERROR(check_interrupted());
+    std::string path = fmt::format("{}/f{:08}", directory, i);
+    int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (file < 0) return fail(error_from_errno(errno, "cannot open " + path));
+    struct stat info{};
+    bool right = fstat(file, &info) == 0 && info.st_size == static_cast<off_t>(kFileBytes);
+    close(file);
+    if (!right) return fail(Code::kCorrupt, path + " has a wrong size");
+  }
+  return {};
+}
+
+// All nodes open all files, each with one thread; the seconds until the last is done.
+Result<double> open_everywhere(ClusterNodes& nodes, const std::string& directory, uint64_t files) {
+  auto running = nodes.running();
+  std::vector<Status> outcomes(running.size());
+  double begun = seconds_now();
+  {
+    std::vector<std::jthread> threads;
+    for (size_t i = 0; i < running.size(); ++i) {
+      threads.emplace_back([&, i] { outcomes[i] = open_all(*running[i] / directory, files); });
+    }
+  }
+  double seconds = seconds_now() - begun;
+  for (Status& one : outcomes) SHOAL_RETURN_IF_ERROR(std::move(one));
+  return seconds;
+}
+
+Status run_open(ClusterBench& bench) {
+  uint64_t files = bench.settings.files;
+  bench.progress(fmt::format("{} nodes open the same {} files", bench.settings.nodes, files));
+  SHOAL_ASSIGN_OR_RETURN(
+      auto lab,
+      Lab::make({.places = bench.settings.nodes, .bytes_per_second = 0, .loopback = false}));
+  SHOAL_RETURN_IF_ERROR(bench.stub.add_many("opened/f", files, kFileBytes, 1));
+  SHOAL_ASSIGN_OR_RETURN(auto nodes, bench.start_nodes(*lab, bench.settings.nodes, {}));
+  SHOAL_RETURN_IF_ERROR(bench.stub.reset_stats());
+  SHOAL_ASSIGN_OR_RETURN(double seconds, open_everywhere(*nodes, "opened", files));
+  SHOAL_ASSIGN_OR_RETURN(Json stats, bench.stub.stats());
+  double heads = stats["requests"].value("head_blob", 0.0);
+  double lists = stats["requests"].value("list", 0.0);
+  auto many = static_cast<double>(files);
+  bench.add({"open.origin_heads_and_lists", "requests", heads + lists, many, (heads + lists) / many,
+             Goal::kRatioAtMost, 1});
+  bench.add({"open.rate", "opens/s", many * bench.settings.nodes / seconds, std::nullopt,
+             std::nullopt, Goal::kNone, 0});
+  return {};
+}
+
+void add_lookups(ClusterBench& bench, const std::string& name, const LookupOutcome& outcome,
+                 Goal goal, double target) {
+  bench.add({name + ".per_core", "1/s/core", outcome.per_core(), std::nullopt, std::nullopt, goal,
+             target});
+  bench.add({name + ".rate", "1/s", outcome.rate(), std::nullopt, std::nullopt, Goal::kNone, 0});
+}
+
+Status run_references(ClusterBench& bench) {
+  LookupLoad load{.seconds = bench.settings.seconds};
+  bench.progress("look-ups at Redis and etcd");
+  SHOAL_ASSIGN_OR_RETURN(LookupOutcome redis, redis_lookups(bench.work, load));
+  add_lookups(bench, "lookup.redis", redis, Goal::kNone, 0);
+  for (bool linearizable : {true, false}) {
+    SHOAL_ASSIGN_OR_RETURN(LookupOutcome etcd, etcd_lookups(bench.work, load, linearizable));
+    add_lookups(bench, linearizable ? "lookup.etcd" : "lookup.etcd_serializable", etcd, Goal::kNone,
+                0);
+  }
+  return {};
+}
+
+}  // namespace
+
+ClusterScenario metadata_scenario() {
+  ClusterScenario scenario{"metadata", {}, {}};
+  scenario.groups = {
+      {"open", {"open.origin_heads_and_lists", "open.rate"}, run_open},
+      {"lookup",
+       {"lookup.redis.per_core", "lookup.redis.rate", "lookup.etcd.per_core", "lookup.etcd.rate",
+        "lookup.etcd_serializable.per_core", "lookup.etcd_serializable.rate"},
+       run_references}};
+  return scenario;
+}
+
+}  // namespace shoal::bench
