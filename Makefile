@@ -5,10 +5,10 @@ JOBS ?= $(shell nproc)
 TEST_JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build test demo format lint asan tsan fuzz bench simulate clean
+.PHONY: help deps build test demo format lint asan tsan fuzz bench cluster-100 simulate clean
 
 help:  ## List these targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 deps:  ## Install the Debian 12 packages that are missing (as root or with sudo)
 	@tools/install-deps.sh
@@ -51,6 +51,9 @@ fuzz: deps  ## Fuzz every parser for SECONDS_EACH (default 30)
 
 bench: build  ## Measure against the ceilings of this machine (ARGS="size=256MiB")
 	@$(BUILD)/shoal bench $(or $(SCENARIO),one-node) $(ARGS)
+
+cluster-100: build  ## Run 100 nodes in network namespaces (as root)
+	@$(BUILD)/shoal bench cluster --nodes 100 strict=yes $(ARGS)
 
 simulate: build  ## Drive the real code through simulated faults (ARGS="--seed 7")
 	@$(BUILD)/shoal simulate $(or $(SCENARIO),one-node) $(ARGS)

@@ -26,7 +26,7 @@ using std::chrono::milliseconds;
 namespace {
 
 constexpr uint64_t kPayloadBytes = 16 * kMiB;
-constexpr milliseconds kJoinPatience{60'000};
+constexpr milliseconds kJoinPatience{120'000};
 constexpr uint64_t kBlobPool = 256 * kMiB;
 
 Result<double> parse_number(const std::string& value, double min, double max) {
@@ -256,7 +256,7 @@ Result<std::string> ClusterBench::new_object(uint64_t size, uint64_t seed) {
 }
 
 std::vector<ClusterScenario> cluster_scenarios() {
-  return {fan_out_scenario(), metadata_scenario()};
+  return {fan_out_scenario(), fan_in_scenario(), metadata_scenario(), many_nodes_scenario()};
 }
 
 int run_cluster_scenario(const ClusterScenario& scenario, const NameValues& pairs, bool json) {
@@ -276,6 +276,20 @@ int run_cluster_scenario(const ClusterScenario& scenario, const NameValues& pair
   bool met = std::all_of(report.rows.begin(), report.rows.end(),
                          [](const Row& row) { return row.met().value_or(true); });
   return *complete && (met || !settings->strict) ? 0 : 1;
+}
+
+Result<double> origin_share(const Stub& stub, uint64_t size) {
+  SHOAL_ASSIGN_OR_RETURN(auto stats, stub.stats());
+  return stats.value("bytes_out", 0.0) / static_cast<double>(size);
+}
+
+Result<double> origin_gets(const Stub& stub, const std::string& object) {
+  SHOAL_ASSIGN_OR_RETURN(auto stats, stub.stats());
+  double gets = 0;
+  for (const auto& [name, count] : stats["gets"].items()) {
+    if (name == object || name.ends_with("/" + object)) gets += count.template get<double>();
+  }
+  return gets;
 }
 
 std::vector<ReaderOutcome> read_together(const std::vector<std::string>& paths, uint64_t size,

@@ -84,11 +84,18 @@ struct ClusterScenario {
   std::vector<ClusterGroup> groups;
 };
 ClusterScenario fan_out_scenario();
+ClusterScenario fan_in_scenario();
 ClusterScenario metadata_scenario();
+ClusterScenario many_nodes_scenario();
 std::vector<ClusterScenario> cluster_scenarios();  // all
 
 // Exit status: 0 all rows measured (strict: and every target met), 1 not, 2 usage.
 int run_cluster_scenario(const ClusterScenario& scenario, const NameValues& pairs, bool json);
+
+// What the origin gave since its counters were reset, over `size`; by the origin's own count.
+Result<double> origin_share(const Stub& stub, uint64_t size);
+// How often it was asked for bytes of the object.
+Result<double> origin_gets(const Stub& stub, const std::string& object);
 
 // --- what readers do ---
 

@@ -1,8 +1,7 @@
 // `shoal bench fan-out-read`: many nodes read the same object at the same moment.
 #include <fmt/format.h>
 
-#include <filesystem>
-#include <nlohmann/json.hpp>
+#include <algorithm>
 
 #include "base/assert.h"
 #include "cluster/cluster_bench.h"
@@ -10,8 +9,6 @@
 namespace shoal::bench {
 
 namespace {
-
-using Json = nlohmann::json;
 
 constexpr uint64_t kSeed = 77;
 constexpr uint64_t kChunk = 8 * kMiB;
@@ -24,21 +21,6 @@ std::vector<std::string> paths_of(ClusterNodes& nodes, const std::string& object
   std::vector<std::string> paths;
   for (ClusterNode* node : nodes.running()) paths.push_back(*node / object);
   return paths;
-}
-
-// What the origin gave of the object, over its size; by the origin's own count.
-Result<double> origin_share(const Stub& stub, uint64_t size) {
-  SHOAL_ASSIGN_OR_RETURN(Json stats, stub.stats());
-  return stats.value("bytes_out", 0.0) / static_cast<double>(size);
-}
-
-Result<double> origin_gets(const Stub& stub, const std::string& object) {
-  SHOAL_ASSIGN_OR_RETURN(Json stats, stub.stats());
-  double gets = 0;
-  for (const auto& [name, count] : stats["gets"].items()) {
-    if (name == object || name.ends_with("/" + object)) gets += count.get<double>();
-  }
-  return gets;
 }
 
 struct FanOut {

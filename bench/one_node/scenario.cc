@@ -31,7 +31,19 @@ std::span<const Scenario> bench_scenarios() {
       {"fan-out-read",
        "Nodes read the same object at the same moment, each behind a limited link [nodes=8 "
        "size=1GiB mbit=500 rounds=3 seconds=2 dir=/var/tmp only='*' quick=no strict=no keep=no]",
-       run_cluster<bench::fan_out_scenario>}};
+       run_cluster<bench::fan_out_scenario>},
+      {"fan-in-read",
+       "One node reads what many others hold [nodes=8 size=1GiB mbit=500 rounds=3 dir=/var/tmp "
+       "only='*' quick=no strict=no keep=no]",
+       run_cluster<bench::fan_in_scenario>},
+      {"metadata",
+       "Many nodes open the same files; look-ups beside Redis and etcd [nodes=8 files=10000 "
+       "seconds=2 dir=/var/tmp only='*' quick=no strict=no keep=no]",
+       run_cluster<bench::metadata_scenario>},
+      {"cluster",
+       "As many nodes as fit one machine, idle and reading [nodes=100 size=64MiB mbit=40 "
+       "dir=/var/tmp only='*' quick=no strict=no keep=no]",
+       run_cluster<bench::many_nodes_scenario>}};
   return kScenarios;
 }
 
