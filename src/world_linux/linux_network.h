@@ -5,8 +5,9 @@
 //   payload costs few wake-ups.
 // - kSendFile is sendfile(2) in slices of at most 1 MiB: on the shard while the pages are in
 // memory,
-//   on a helper thread when they are not. The kernel sends the pages themselves: bytes of the file
-//   that change before the peer has them may arrive changed.
+//   on a helper thread from the first that are not. The file is one without kOpenDirect. The kernel
+//   sends the pages themselves: bytes of the file that change before the peer has them may arrive
+//   changed.
 // - Host names are looked up on a helper thread, one at a time: a name server that does not answer
 //   then holds up one helper, not both. Such a lookup cannot be interrupted: its operation ends on
 //   time, but the shard's stop waits for it.

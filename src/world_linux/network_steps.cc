@@ -39,15 +39,24 @@ struct Cachestat {
   uint64_t recently_evicted;
 };
 
-// Whether every page of the range is in memory. Counts pages, so that a large one costs no more
-// than a small one. Before Linux 6.5: no, and helpers do all the work.
+// False when the page is still being read from the disk, which counting does not tell.
+bool is_read(int file, uint64_t offset) {
+  std::byte byte{};
+  iovec into{&byte, 1};
+  ssize_t count = preadv2(file, &into, 1, static_cast<off_t>(offset), RWF_NOWAIT);
+  return count == 1 || (count < 0 && errno == EOPNOTSUPP);
+}
+
+// Whether every page of the range is in memory. Counting pages costs little whatever the length;
+// disks read ahead in order, so the last page stands for all as to being read. Before Linux 6.5:
+// no, and helpers do all the work.
 bool is_resident(int file, uint64_t offset, uint64_t length) {
   static const uint64_t page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
   CachestatRange range{offset, length};
   Cachestat found{};
   if (syscall(kNumberOfCachestat, file, &range, &found, 0) != 0) return false;
   uint64_t pages = (offset + length - 1) / page - offset / page + 1;
-  return found.cached >= pages;
+  return found.cached >= pages && is_read(file, offset + length - 1);
 }
 
 // Bytes sent, 0 at the end of the file, or -errno.
@@ -236,9 +245,11 @@ void LinuxNetwork::SendFileStep::send_slice() {
   uint64_t left = op_->length - done_;
   uint64_t slice = std::min(left, kFileSlice);
   int file = static_cast<int>(op_->file);
-  if (is_resident(file, offset, slice)) {
+  // What follows a cold slice is being read ahead, and the shard does not wait for that.
+  if (!cold_ && is_resident(file, offset, slice)) {
     return take(send_file_slice(descriptor(), file, offset, slice), slice);
   }
+  cold_ = true;
   job_.home = &network_.executor_;
   job_.socket = descriptor();
   job_.file = file;

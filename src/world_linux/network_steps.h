@@ -146,6 +146,7 @@ class LinuxNetwork::SendFileStep final : public Step {
   void send_slice();
   void take(int64_t result, uint64_t asked);
   uint64_t done_ = 0;
+  bool cold_ = false;  // a slice was not in memory; the rest goes by the helpers too
   Job job_;
 };
 

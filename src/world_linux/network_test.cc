@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "async/disk_io.h"
+#include "world_linux/linux_network.h"
 #include "world_linux/network_test_support.h"
 
 namespace shoal {
@@ -329,6 +330,70 @@ TEST_F(NetworkTest, cancels_what_is_under_way) {
   run(cancel_everything(world(), full.address(), true));
 }
 
+// An operation without a coroutine, for what must happen in one turn.
+class BareOp final : public NetOp {
+ public:
+  explicit BareOp(Executor& executor) : ended(executor) {}
+  void run() noexcept override {
+    ++runs;
+    ended.notify_all();
+  }
+  int runs = 0;
+  Signal ended;
+};
+
+Task<int64_t> cancel_at_once(World& world, BareOp& op, bool by_close) {
+  world.network.start(op);
+  EXPECT_EQ(op.runs, 0);
+  if (by_close) {
+    world.network.close(op.socket);
+  } else {
+    world.network.cancel(op);
+    world.network.cancel(op);
+  }
+  while (op.runs == 0) SHOAL_ASSERT((co_await op.ended.wait(soon(world.executor))).has_value());
+  world.network.cancel(op);  // it has ended: nothing happens
+  co_await some_turns(world.executor);
+  EXPECT_EQ(op.runs, 1);
+  co_return op.result;
+}
+
+Task<void> end_in_the_turn_of_the_start(World& world, std::string hanging) {
+  Executor& executor = world.executor;
+  for (std::string address : {hanging, std::string("localhost:1")}) {
+    BareOp op(executor);
+    op.kind = NetOp::Kind::kConnect;
+    op.address = address;
+    EXPECT_EQ(co_await cancel_at_once(world, op, false), -ECANCELED);
+  }
+  std::vector<std::byte> bytes(16 * kMiB);
+  ConstByteSpan part = bytes;
+  for (bool by_close : {false, true}) {
+    auto listener = co_await net_io::listen(world.network, executor, "127.0.0.1:0");
+    SHOAL_ASSERT(listener.has_value());
+    BareOp accept(executor);
+    accept.kind = NetOp::Kind::kAccept;
+    accept.socket = listener->socket;
+    EXPECT_EQ(co_await cancel_at_once(world, accept, by_close), -ECANCELED);
+    world.network.close(listener->socket);
+    for (NetOp::Kind kind : {NetOp::Kind::kReceive, NetOp::Kind::kSend}) {
+      Pair pair = co_await connect_pair(world);
+      BareOp op(executor);
+      op.kind = kind;
+      op.socket = pair.near;
+      op.data = bytes.data();
+      op.length = op.minimum = bytes.size();
+      op.parts = {&part, 1};
+      EXPECT_EQ(co_await cancel_at_once(world, op, by_close), -ECANCELED);
+      close_pair(world, pair);
+    }
+  }
+}
+TEST_F(NetworkTest, ends_what_has_only_just_begun) {
+  FullListener full;
+  run(end_in_the_turn_of_the_start(world(), full.address()));
+}
+
 Task<void> close_under_way(World& world) {
   Pair pair = co_await connect_pair(world);
   Network& network = world.network;
@@ -399,12 +464,14 @@ Task<void> many_connections(World& world, int count) {
   EXPECT_EQ(good, count * 10);
   world.network.close(listener->socket);
 }
-TEST_F(NetworkTest, serves_500_connections) {
+bool allow_files(rlim_t count) {
   rlimit limit{};
-  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
-  limit.rlim_cur = std::max<rlim_t>(limit.rlim_cur, std::min<rlim_t>(limit.rlim_max, 4096));
-  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
-  if (limit.rlim_cur < 1200) GTEST_SKIP() << "the limit of open files is too low";
+  SHOAL_ASSERT(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  limit.rlim_cur = std::max(limit.rlim_cur, std::min(limit.rlim_max, count));
+  return setrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur >= count;
+}
+TEST_F(NetworkTest, serves_500_connections) {
+  if (!allow_files(1200)) GTEST_SKIP() << "the limit of open files is too low";
   run(many_connections(world(), 500));
 }
 
@@ -423,9 +490,7 @@ Task<void> hold_idle(World& world, std::vector<Pair>& pairs, Gate& gate, int& en
 }
 // More idle receives than the ring has entries, and a stop that ends them.
 TEST_F(NetworkTest, idle_streams_leave_room_and_end_at_the_stop) {
-  rlimit limit{};
-  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
-  if (limit.rlim_cur < 1200) GTEST_SKIP() << "the limit of open files is too low";
+  if (!allow_files(1200)) GTEST_SKIP() << "the limit of open files is too low";
   std::vector<Pair> pairs;
   Gate gate(*shard_);
   int ended = 0;
@@ -434,6 +499,44 @@ TEST_F(NetworkTest, idle_streams_leave_room_and_end_at_the_stop) {
   EXPECT_TRUE(run(disk_io::replace_file(world().disk, directory / "file", "works")));
   shard_->stop();
   EXPECT_EQ(ended, 800);
+}
+
+Task<void> fill_the_table(World& world) {
+  Network& network = world.network;
+  Executor& executor = world.executor;
+  auto first = co_await net_io::listen(network, executor, "127.0.0.1:0");
+  SHOAL_ASSERT(first.has_value());
+  std::vector<SocketId> sockets;
+  Status status;
+  while (status && sockets.size() < LinuxNetwork::kSocketsMax) {
+    auto one = co_await net_io::listen(network, executor, "127.0.0.1:0");
+    if (one) {
+      sockets.push_back(one->socket);
+    } else {
+      status = fail(std::move(one).error());
+    }
+  }
+  EXPECT_EQ(sockets.size() + 1, LinuxNetwork::kSocketsMax);
+  EXPECT_EQ(code_of(status), Code::kBusy);
+  EXPECT_EQ(code_of(co_await net_io::accept(network, executor, first->socket, {})), Code::kBusy);
+  EXPECT_EQ(code_of(co_await net_io::connect(network, executor, first->address, {})), Code::kBusy);
+  network.close(sockets.back());
+  sockets.pop_back();
+  auto near = co_await net_io::connect(network, executor, first->address, soon(executor));
+  EXPECT_TRUE(near);
+  network.close(sockets.back());
+  sockets.pop_back();
+  auto far = co_await net_io::accept(network, executor, first->socket, soon(executor));
+  EXPECT_TRUE(far);
+  if (near && far) close_pair(world, {*near, far->socket});
+  for (SocketId socket : sockets) network.close(socket);
+  network.close(first->socket);
+}
+TEST_F(NetworkTest, says_busy_when_there_are_too_many_sockets) {
+  if (!allow_files(LinuxNetwork::kSocketsMax + 100)) {
+    GTEST_SKIP() << "the limit of open files is too low";
+  }
+  run(fill_the_table(world()));
 }
 
 TEST_F(NetworkTest, lists_interfaces) {
