@@ -11,6 +11,8 @@ namespace shoal::placement {
 namespace {
 
 constexpr int kPassesMax = 24;
+// With many members each has few slots: only so many to both sides are looked at.
+constexpr uint32_t kNearby = 32;
 
 // Whether (2a + 1) / weight_a is less than that of b: who is first to take a slot.
 bool takes_before(uint64_t count_a, uint64_t weight_a, uint64_t count_b, uint64_t weight_b) {
@@ -113,6 +115,7 @@ class Change {
     for (uint64_t i = 0; i < wanted; i++) {
       auto middle = static_cast<int64_t>((2 * i + 1) * kSlots / (2 * wanted));
       auto reach = static_cast<int64_t>(kSlots / wanted / 2);
+      if (!cost_.is_quick()) reach = std::min<int64_t>(reach, kNearby);
       auto slot = best_slot(taker, middle, reach, wanted - i, given_first);
       if (!slot) slot = best_slot(taker, middle, kSlots / 2, wanted - i, given_first);
       SHOAL_ASSERT(slot.has_value());
@@ -165,6 +168,7 @@ class Change {
       uint32_t* best = nullptr;
       int64_t best_change = 0;
       for (uint32_t& other : kept[giver]) {
+        if (!cost_.is_quick() && (other - slot + kNearby) % kSlots > 2 * kNearby) continue;
         int64_t change = back + cost_.with(taker, other) - cost_.with(giver, other) -
                          cost_.pair(taker, slot, other) - cost_.pair(giver, slot, other);
         if (change < best_change) {

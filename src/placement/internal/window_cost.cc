@@ -10,6 +10,15 @@ namespace {
 // Up to so many potentials are kept (4 MiB).
 constexpr size_t kPotentialsMax = size_t{1} << 20;
 
+// The kernel from distance -255 to 255.
+constexpr auto kMirrored = [] {
+  std::array<int32_t, 2 * kWindowReach - 1> mirrored{};
+  for (uint32_t i = 0; i < kWindowReach; i++) {
+    mirrored[kWindowReach - 1 + i] = mirrored[kWindowReach - 1 - i] = kWindowKernel[i];
+  }
+  return mirrored;
+}();
+
 }  // namespace
 
 WindowCost::WindowCost(std::span<const uint16_t> owner, std::span<const uint64_t> weight)
@@ -27,7 +36,19 @@ WindowCost::WindowCost(std::span<const uint16_t> owner, std::span<const uint64_t
   if (weight.size() * kSlots <= kPotentialsMax) {
     potentials_.resize(weight.size() * kSlots);
     for (uint32_t slot = 0; slot < kSlots; slot++) add(owner_[slot], slot, 1);
+  } else {
+    around_.resize(kSlots + 2 * (kWindowReach - 1));
+    for (uint32_t slot = 0; slot < kSlots; slot++) place_around(slot, owner_[slot]);
   }
+}
+
+// around_[i] is the owner of slot i - (kWindowReach - 1), round the end of the table.
+void WindowCost::place_around(uint32_t slot, uint16_t member) {
+  if (around_.empty()) return;
+  constexpr uint32_t kSide = kWindowReach - 1;
+  around_[slot + kSide] = member;
+  if (slot < kSide) around_[slot + kSide + kSlots] = member;
+  if (slot >= kSlots - kSide) around_[slot + kSide - kSlots] = member;
 }
 
 void WindowCost::add(uint16_t member, uint32_t slot, int32_t sign) {
@@ -41,11 +62,10 @@ void WindowCost::add(uint16_t member, uint32_t slot, int32_t sign) {
 }
 
 int32_t WindowCost::potential(uint16_t member, uint32_t slot) const {
-  int32_t sum = owner_[slot] == member ? kWindowKernel[0] : 0;
-  for (uint32_t distance = 1; distance < kWindowReach; distance++) {
-    if (owner_[(slot + distance) % kSlots] == member) sum += kWindowKernel[distance];
-    if (owner_[(slot - distance) % kSlots] == member) sum += kWindowKernel[distance];
-  }
+  // One pass without wrapping round: the compiler makes vector instructions of it.
+  const uint16_t* around = around_.data() + slot;
+  int32_t sum = 0;
+  for (size_t i = 0; i < kMirrored.size(); i++) sum += around[i] == member ? kMirrored[i] : 0;
   return sum;
 }
 
@@ -53,6 +73,7 @@ void WindowCost::set_owner(uint32_t slot, uint16_t member) {
   add(owner_[slot], slot, -1);
   owner_[slot] = member;
   add(member, slot, 1);
+  place_around(slot, member);
 }
 
 }  // namespace shoal::placement

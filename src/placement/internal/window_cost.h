@@ -63,12 +63,14 @@ class WindowCost {
 
  private:
   int32_t potential(uint16_t member, uint32_t slot) const;
+  void place_around(uint32_t slot, uint16_t member);
   void add(uint16_t member, uint32_t slot, int32_t sign);
 
   std::vector<uint16_t> owner_;
   std::vector<int64_t> inverse_share_;  // per member
   // Per member and slot; empty for many members: then the neighbourhood is looked through.
   std::vector<int32_t> potentials_;
+  std::vector<uint16_t> around_;  // then: owner_ with both ends repeated
 };
 
 }  // namespace shoal::placement
