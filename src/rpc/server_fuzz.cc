@@ -1,7 +1,7 @@
 // A whole server on one connection, fed with anything. The first byte says how: raw bytes from the
-// start; or, after a right handshake, raw bytes, or frames with right checksums that are cut from the
-// input; and how many bytes come at once. The server must end the connection or answer, and nothing
-// may be left over when it stops.
+// start; or, after a right handshake, raw bytes, or frames with right checksums that are cut from
+// the input; and how many bytes come at once. The server must end the connection or answer, and
+// nothing may be left over when it stops.
 #include <cstddef>
 #include <cstdint>
 

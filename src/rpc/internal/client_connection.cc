@@ -210,7 +210,6 @@ Task<void> ClientConnection::close() {
 }
 
 void ClientConnection::release_idle_memory() {
-  reader_.release_idle_memory();
   writer_.release_idle_memory();
   if (!scrapping_) scrap_ = Buffer();
 }

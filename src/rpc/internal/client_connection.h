@@ -35,8 +35,6 @@ class ClientConnection {
   SteadyTime last_used() const { return last_used_; }
   size_t in_flight() const { return live_; }
   void release_idle_memory();
-  // Memory of the reader's buffer.
-  size_t buffer_bytes() const { return reader_.capacity(); }
 
   // Fails all calls with `error` and ends the stream.
   void break_off(Error error);

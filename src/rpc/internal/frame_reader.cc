@@ -49,14 +49,13 @@ void FrameReader::set_capacity(size_t bytes) {
 void FrameReader::make_room() {
   size_t there = end_ - begin_;
   if (there == 0) {
+    // What waits for the next frame is small. There is room for more only if more is there already.
     begin_ = end_ = 0;
-    if (buffer_.empty()) set_capacity(kSmallBytes);
-    // Back to the usual size after a long body.
-    if (buffer_.size() > kLargeBytes || (busy_ && buffer_.size() < kLargeBytes)) {
-      set_capacity(kLargeBytes);
-    }
+    size_t capacity = busy_ ? kLargeBytes : kSmallBytes;
+    if (buffer_.size() != capacity) set_capacity(capacity);
     return;
   }
+  if (busy_ && buffer_.size() < kLargeBytes) return set_capacity(kLargeBytes);
   // A long body gets memory as it arrives, not because a header claims it.
   size_t needed = std::max(wanted(), kFrameHeaderBytes);
   size_t grown = std::min(std::max(needed, kLargeBytes), std::max(2 * there, kLargeBytes));
@@ -70,50 +69,28 @@ void FrameReader::make_room() {
 }
 
 Task<Status> FrameReader::fill(Context context) {
-  while (true) {
-    if (interrupted_) co_return fail(Code::kCancelled, "interrupted");
-    if (!stream_.is_open()) co_return fail(stream_.error(-ECANCELED, "receiving"));
-    make_room();
-    bool inside = end_ > begin_;
-    Executor& executor = stream_.world.executor;
-    Context limits = inside ? context.tightened(executor, kStallTime) : context;
-    bool own = limits.cancel == nullptr;
-    if (own) limits.cancel = &cancel_;
-    NetCall call(stream_.world.network, executor, NetOp::Kind::kReceive, limits);
-    call.socket = stream_.socket;
-    call.data = buffer_.data() + end_;
-    size_t room = buffer_.size() - end_;
-    SHOAL_ASSERT(room > 0);
-    // Behind payload comes more of it: what is taken along with its header must be copied.
-    if (after_data_ && !inside) room = std::min<size_t>(room, 512);
-    call.length = room;
-    waiting_ = own && !inside;
-    int64_t result = co_await call;
-    waiting_ = false;
-    if (result > 0) {
-      SHOAL_ASSERT(static_cast<uint64_t>(result) <= room);
-      end_ += static_cast<size_t>(result);
-      busy_ = !after_data_ && static_cast<size_t>(result) == room;
-      after_data_ = false;
-      last_received_ = executor.now();
-    }
-    if (release_) {
-      release_ = false;
-      cancel_.reset();
-      if (!interrupted_ && begin_ == end_ && stream_.is_open()) {
-        busy_ = false;
-        begin_ = end_ = 0;
-        buffer_ = Buffer();
-        if (result == -ECANCELED) continue;
-      }
-    }
-    if (result > 0) co_return Status();
-    if (result == 0) co_return fail(stream_.error(-EPIPE, "receiving"));
-    if (result == -ECANCELED && (interrupted_ || !own)) {
-      co_return fail(Code::kCancelled, "interrupted");
-    }
-    co_return fail(stream_.error(result, "receiving"));
-  }
+  if (!stream_.is_open()) co_return fail(stream_.error(-ECANCELED, "receiving"));
+  make_room();
+  bool inside = end_ > begin_;
+  Executor& executor = stream_.world.executor;
+  if (inside) context = context.tightened(executor, kStallTime);
+  NetCall call(stream_.world.network, executor, NetOp::Kind::kReceive, context);
+  call.socket = stream_.socket;
+  call.data = buffer_.data() + end_;
+  size_t room = buffer_.size() - end_;
+  SHOAL_ASSERT(room > 0);
+  // Behind payload comes more of it: what is taken along with its header must be copied.
+  if (after_data_ && !inside) room = std::min<size_t>(room, 512);
+  call.length = room;
+  int64_t result = co_await call;
+  if (result == 0) result = -EPIPE;
+  if (result < 0) co_return fail(stream_.error(result, "receiving"));
+  SHOAL_ASSERT(static_cast<uint64_t>(result) <= room);
+  end_ += static_cast<size_t>(result);
+  busy_ = !after_data_ && static_cast<size_t>(result) == room;
+  after_data_ = false;
+  last_received_ = executor.now();
+  co_return Status();
 }
 
 Task<Status> FrameReader::payload(ByteSpan into) {
@@ -140,17 +117,6 @@ Task<Status> FrameReader::payload(ByteSpan into) {
     co_return fail(stream_.error(-EPIPE, "receiving"));
   }
   co_return Status();
-}
-
-void FrameReader::interrupt() {
-  interrupted_ = true;
-  if (!cancel_.requested()) cancel_.request();
-}
-
-void FrameReader::release_idle_memory() {
-  if (!waiting_ || release_ || interrupted_ || buffer_.size() <= kSmallBytes) return;
-  release_ = true;
-  cancel_.request();
 }
 
 }  // namespace shoal

@@ -1,8 +1,9 @@
 // Cuts a stream into frames. Small frames are received in bulk: one receive may bring hundreds.
 // Payload goes to where the caller says; only what came along with a header is copied.
 //
-// Memory: a connection that waits holds 1 KiB; one with traffic 64 KiB; a longer body its length,
-// which grows only as its bytes arrive. Shard's thread; one caller at a time.
+// Memory: a connection that waits between frames holds 4 KiB; 64 KiB are taken only while more is
+// there than fits into these; a longer body gets its length, which grows only as its bytes arrive.
+// Shard's thread; one caller at a time.
 #pragma once
 
 #include <optional>
@@ -26,8 +27,8 @@ class FrameReader {
   // The next frame, if its header and body have been received; nothing: fill(). Payload follows
   // with payload(). Errors: what decode_frame_header says, kCorrupt.
   Result<std::optional<Frame>> try_next();
-  // Receives something. kUnavailable when the stream ended or broke; kCancelled by interrupt() or
-  // the context's cancellation. A frame that has begun must go on in time.
+  // Receives something. kUnavailable when the stream ended, broke or was closed, or the context
+  // ended. A frame that has begun must go on in time.
   Task<Status> fill(Context context = {});
   // Exactly so many bytes of payload.
   Task<Status> payload(ByteSpan into);
@@ -36,16 +37,12 @@ class FrameReader {
   ConstByteSpan buffered() const { return buffer_.part(begin_, end_ - begin_); }
   void consume(size_t bytes);
 
-  // Ends a fill() under way, and all later ones.
-  void interrupt();
-  // Gives the large buffer back if nothing is going on.
-  void release_idle_memory();
   SteadyTime last_received() const { return last_received_; }
   // Memory in use.
   size_t capacity() const { return buffer_.size(); }
 
  private:
-  static constexpr size_t kSmallBytes = 1 * kKiB;
+  static constexpr size_t kSmallBytes = 4 * kKiB;
   static constexpr size_t kLargeBytes = 64 * kKiB;
 
   size_t wanted() const;
@@ -56,13 +53,8 @@ class FrameReader {
   Buffer buffer_;
   size_t begin_ = 0;
   size_t end_ = 0;
-  bool busy_ = false;  // the last receive filled the buffer: there is more traffic than it holds
-  bool after_data_ =
-      false;  // payload came last: more of it is to be expected, do not take it along
-  bool interrupted_ = false;
-  bool release_ = false;
-  bool waiting_ = false;
-  Cancel cancel_;
+  bool busy_ = false;        // the last receive filled the buffer: more was there than it holds
+  bool after_data_ = false;  // payload came last: more is to be expected, do not take it along
   SteadyTime last_received_{};
 };
 

@@ -62,9 +62,10 @@ ServerConnection::ServerConnection(RpcContext& context, PeerNotes& notes, RpcHan
       reader_(stream_),
       writer_(stream_, context),
       gossip_(context.versions, context.world.executor),
-      ended_(context.world.executor),
+      changed_(context.world.executor),
       handlers_(context.world.executor),
-      writing_(context.world.executor) {}
+      writing_(context.world.executor),
+      reading_(context.world.executor) {}
 
 ServerConnection::~ServerConnection() { SHOAL_ASSERT(requests_.empty()); }
 
@@ -72,12 +73,17 @@ Task<void> ServerConnection::run() {
   Status status = co_await shake();
   if (status) {
     writing_.spawn(write());
-    co_await read();
+    reading_.spawn(read());
+    while (stream_.is_open() && !draining_) {
+      Status woken = co_await changed_.wait({});
+      SHOAL_ASSERT(woken.has_value());
+    }
     co_await wait_for_handlers();
     writer_.finish();
     co_await writing_.close();
   }
   break_off();
+  co_await reading_.close();
 }
 
 Task<Status> ServerConnection::shake() {
@@ -104,7 +110,7 @@ Task<Status> ServerConnection::shake() {
 
 Task<void> ServerConnection::read() {
   Status status;
-  while (status && stream_.is_open() && !draining_) {
+  while (status && stream_.is_open()) {
     auto frame = reader_.try_next();
     if (!frame) {
       status = fail(std::move(frame).error().with_context(stream_.peer));
@@ -114,7 +120,7 @@ Task<void> ServerConnection::read() {
       status = co_await handle(**frame);
     }
   }
-  if (status || !stream_.is_open() || draining_) co_return;
+  if (!stream_.is_open()) co_return;
   if (status.error().code() != Code::kUnavailable) {
     context_.metrics.corrupt.add();
     context_.metrics.failures.add();
@@ -152,11 +158,17 @@ Task<Status> ServerConnection::handle(FrameReader::Frame frame) {
     co_return fail(Code::kCorrupt, fmt::format("{}: request id {} is in use already", stream_.peer,
                                                frame.header.request_id));
   }
+  if (draining_) {
+    turn_away(frame.header.request_id);
+    // One that never stops asking is not read any further.
+    while (stream_.is_open() && !writer_.has_room()) (void)co_await writer_.wait_for_room({});
+    co_return Status();
+  }
   begin(frame);
   // The peer knows the limit; one that goes beyond it is not read until there is room. (A peer that
   // keeps to it never makes us wait here, so cancellations are not held up.)
   while (requests_.size() > options_.requests_max && stream_.is_open() && !draining_) {
-    Status status = co_await ended_.wait({});
+    Status status = co_await changed_.wait({});
     SHOAL_ASSERT(status.has_value());
   }
   co_return Status();
@@ -178,6 +190,13 @@ void ServerConnection::begin(const FrameReader::Frame& frame) {
   SHOAL_ASSERT(spawned, "requests are read only while handlers may start");
 }
 
+void ServerConnection::turn_away(uint64_t request_id) {
+  FrameHeader header;
+  header.type = FrameType::kError;
+  header.request_id = request_id;
+  writer_.push(header, encode_error(Error(Code::kUnavailable, "this node is shutting down")));
+}
+
 Task<void> ServerConnection::serve(std::unique_ptr<Request> request) {
   Context limits{request->deadline, &request->cancel};
   auto result = co_await handler_.handle(std::move(request->request), *request, limits);
@@ -197,13 +216,13 @@ Task<void> ServerConnection::serve(std::unique_ptr<Request> request) {
   }
   context_.metrics.requests_served.add();
   requests_.erase(request->id);
-  ended_.notify_all();
+  changed_.notify_all();
 }
 
 Task<void> ServerConnection::wait_for_handlers() {
   Context limits = Context::within(stream_.world.executor, kDrainTime);
   while (stream_.is_open() && !requests_.empty()) {
-    if (!co_await ended_.wait(limits)) break;
+    if (!co_await changed_.wait(limits)) break;
   }
   for (auto& [id, request] : requests_) {
     if (!request->cancel.requested()) request->cancel.request();
@@ -214,9 +233,8 @@ Task<void> ServerConnection::wait_for_handlers() {
 void ServerConnection::drain() {
   if (draining_) return;
   draining_ = true;
-  reader_.interrupt();
   if (!handshake_cancel_.requested()) handshake_cancel_.request();
-  ended_.notify_all();
+  changed_.notify_all();
 }
 
 void ServerConnection::break_off() {
@@ -224,12 +242,9 @@ void ServerConnection::break_off() {
   stream_.close();
   writer_.stop();
   for (auto& [id, request] : requests_) request->cancel.request();
-  ended_.notify_all();
+  changed_.notify_all();
 }
 
-void ServerConnection::release_idle_memory() {
-  reader_.release_idle_memory();
-  writer_.release_idle_memory();
-}
+void ServerConnection::release_idle_memory() { writer_.release_idle_memory(); }
 
 }  // namespace shoal

@@ -23,17 +23,15 @@ class ServerConnection {
 
   // From the handshake to the end of the stream and of all handlers. Call once.
   Task<void> run();
-  // No further request is taken; those under way are answered, for a while, then run() ends.
+  // Further requests are turned away; those under way are answered, for a while, then run() ends.
   void drain();
   // Cancels the handlers and ends the stream.
   void break_off();
 
-  // Since when nothing has been received and nothing is under way.
+  // Nothing is under way.
   bool idle() const { return requests_.empty(); }
   SteadyTime last_received() const { return reader_.last_received(); }
   void release_idle_memory();
-  size_t buffer_bytes() const { return reader_.capacity(); }
-  uint64_t queued_bytes() const { return writer_.queued_bytes(); }
 
  private:
   struct Request;
@@ -43,6 +41,7 @@ class ServerConnection {
   Task<void> write();
   Task<Status> handle(FrameReader::Frame frame);
   void begin(const FrameReader::Frame& frame);
+  void turn_away(uint64_t request_id);
   Task<void> serve(std::unique_ptr<Request> request);
   Task<void> wait_for_handlers();
 
@@ -58,9 +57,10 @@ class ServerConnection {
   std::unordered_map<uint64_t, Request*> requests_;  // by id; they belong to serve()
   bool draining_ = false;
   Cancel handshake_cancel_;
-  Signal ended_;  // a request
+  Signal changed_;  // a request ended, the connection drains or is broken
   Gate handlers_;
   Gate writing_;
+  Gate reading_;
 };
 
 }  // namespace shoal
