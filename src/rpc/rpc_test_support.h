@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <coroutine>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,6 +22,23 @@ class NoHttp final : public Http {
  public:
   void start(HttpCall&) override { SHOAL_ASSERT(false, "no HTTP here"); }
   void cancel(HttpCall&) override {}
+};
+
+// Goes on on that executor: what belongs to a machine is touched on its own only.
+class Hop final : private Runnable {
+ public:
+  explicit Hop(World& world) : executor_(world.executor) {}
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> handle) {
+    handle_ = handle;
+    executor_.post_remote(*this);
+  }
+  void await_resume() const noexcept {}
+
+ private:
+  void run() noexcept override { handle_.resume(); }
+  Executor& executor_;
+  std::coroutine_handle<> handle_;
 };
 
 // Where scenarios run. Machine 0 calls, machine 1 serves; they may be one.

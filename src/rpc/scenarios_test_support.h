@@ -14,17 +14,24 @@ struct Pair {
   explicit Pair(Bed& where) : bed(where), server(where.server(), 2), caller(where.caller(), 1) {}
   Task<void> start(RpcServerOptions options = {}, RpcPoolOptions pool_options = {}) {
     options.listen = bed.listen();
+    co_await Hop(bed.server());
     auto started = co_await RpcServer::start(server.context, server.handler, options);
     SHOAL_ASSERT(started.has_value(), "the server did not start");
     rpc_server = std::move(*started);
+    co_await Hop(bed.caller());
     pool = RpcPool::create(caller.context, pool_options);
   }
   Task<void> stop() {
     co_await pool->close();
-    co_await rpc_server->stop();
+    co_await stop_server();
     EXPECT_EQ(rpc_server->connections(), 0u);
     EXPECT_EQ(pool->connections(), 0u);
     EXPECT_EQ(server.handler.running, 0u);
+  }
+  Task<void> stop_server() {
+    co_await Hop(bed.server());
+    co_await rpc_server->stop();
+    co_await Hop(bed.caller());
   }
   Task<Result<std::string>> call(Method method, std::string body, Context context) {
     return pool->call(rpc_server->address(), {}, method, std::move(body), nullptr, 0, context);
@@ -176,7 +183,9 @@ inline Task<void> release_when_full(Pair& pair, uint32_t limit) {
   }
   (void)co_await sleep_for(pair.bed.caller().executor, std::chrono::milliseconds(20), {});
   EXPECT_EQ(pair.server.handler.running, limit);
+  co_await Hop(pair.bed.server());
   pair.server.handler.release();
+  co_await Hop(pair.bed.caller());
 }
 
 inline Task<void> keeps_to_the_limit_in_flight(Bed& bed) {
@@ -254,7 +263,7 @@ inline Task<void> server_stops_with_requests_under_way(Bed& bed) {
   gate.spawn(ping_one(pair, right));
   Cancel never;
   co_await cancel_when_running(pair, never);
-  co_await pair.rpc_server->stop();
+  co_await pair.stop_server();
   EXPECT_EQ(pair.server.handler.running, 0u);
   co_await gate.close();
   EXPECT_EQ(right, 0u);

@@ -87,7 +87,9 @@ Task<Status> FrameReader::fill(Context context) {
   if (result < 0) co_return fail(stream_.error(result, "receiving"));
   SHOAL_ASSERT(static_cast<uint64_t>(result) <= room);
   end_ += static_cast<size_t>(result);
-  busy_ = !after_data_ && static_cast<size_t>(result) == room;
+  // A buffer made for a long body is filled by it and says nothing about what follows.
+  bool filled = static_cast<size_t>(result) == room && buffer_.size() <= kLargeBytes;
+  busy_ = filled && !after_data_;
   after_data_ = false;
   last_received_ = executor.now();
   co_return Status();
