@@ -11,6 +11,7 @@
 
 #include "cluster/cluster_bench.h"
 #include "cluster/lookups.h"
+#include "cluster/peer_lookups.h"
 #include "one_node/load.h"
 
 namespace shoal::bench {
@@ -81,6 +82,9 @@ void add_lookups(ClusterBench& bench, const std::string& name, const LookupOutco
 
 Status run_references(ClusterBench& bench) {
   LookupLoad load{.seconds = bench.settings.seconds};
+  bench.progress("look-ups at a server that only answers");
+  SHOAL_ASSIGN_OR_RETURN(LookupOutcome framing, framing_lookups(bench.work, load));
+  add_lookups(bench, "lookup.framing", framing, Goal::kNone, 0);
   bench.progress("look-ups at Redis and etcd");
   SHOAL_ASSIGN_OR_RETURN(LookupOutcome redis, redis_lookups(bench.work, load));
   add_lookups(bench, "lookup.redis", redis, Goal::kNone, 0);
@@ -96,12 +100,12 @@ Status run_references(ClusterBench& bench) {
 
 ClusterScenario metadata_scenario() {
   ClusterScenario scenario{"metadata", {}, {}};
-  scenario.groups = {
-      {"open", {"open.origin_heads_and_lists", "open.rate"}, run_open},
-      {"lookup",
-       {"lookup.redis.per_core", "lookup.redis.rate", "lookup.etcd.per_core", "lookup.etcd.rate",
-        "lookup.etcd_serializable.per_core", "lookup.etcd_serializable.rate"},
-       run_references}};
+  scenario.groups = {{"open", {"open.origin_heads_and_lists", "open.rate"}, run_open},
+                     {"lookup",
+                      {"lookup.framing.per_core", "lookup.framing.rate", "lookup.redis.per_core",
+                       "lookup.redis.rate", "lookup.etcd.per_core", "lookup.etcd.rate",
+                       "lookup.etcd_serializable.per_core", "lookup.etcd_serializable.rate"},
+                      run_references}};
   return scenario;
 }
 
