@@ -189,11 +189,44 @@ class Lab:
     def signal(self, name, number, wait=True):
         return self.ask("signal", name=name, signal=number, wait=wait)
 
+    def read(self, nodes, name, size, seed=1):
+        """Whole, through the mounts of these nodes at the same moment; every byte is compared with
+        the synthetic ones. [{seconds, error}] in the order of the nodes; error is "" if all is well."""
+        return self.ask("read", nodes=list(nodes), object=name, size=size, seed=seed)
+
+    def begin_load(self, nodes, name, size, seed=1):
+        """Small random reads, compared, by a process of the lab's until end_load()."""
+        self.ask("load", nodes=list(nodes), object=name, size=size, seed=seed)
+
+    def end_load(self):
+        """{reads, errors, longest_seconds, first_error}"""
+        return self.ask("load_end")
+
+    def python(self, script, *arguments, node=None, seconds=60):
+        """Runs Python in a namespace (the hub's without a node); its output. For raw sockets."""
+        status, output = self.run(sys.executable, "-c", script, *arguments, node=node,
+                                  seconds=seconds)
+        if status != 0:
+            raise LabError(output)
+        return output
+
     def path(self, *names):
         """A path in the lab's mount namespace, as seen from here."""
         return f"/proc/{self.pid}/root" + os.path.join(*names)
 
     # --- the origin ---
+
+    def put(self, name, content):
+        """An object with these bytes, not by way of a node."""
+        script = ("import sys, urllib.request as u; u.urlopen(u.Request(sys.argv[1], "
+                  "bytes.fromhex(sys.argv[2]), {'x-ms-blob-type': 'BlockBlob', "
+                  "'x-ms-version': '2021-12-02'}, method='PUT'))")
+        self.python(script, f"{self.origin}/{name}", content.hex())
+
+    def get(self, name):
+        script = ("import sys, urllib.request as u; print(u.urlopen(u.Request(sys.argv[1], "
+                  "headers={'x-ms-version': '2021-12-02'})).read().hex())")
+        return bytes.fromhex(self.python(script, f"{self.origin}/{name}").strip())
 
     def add(self, name, size, seed=1, count=None):
         body = {"container": "bench", "name": name, "size": size, "seed": seed}

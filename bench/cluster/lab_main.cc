@@ -11,8 +11,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/bytes.h"
+#include "cluster/cluster_bench.h"
 #include "cluster/node.h"
-#include "cluster/raw_tcp.h"
+#include "cluster/steady_reader.h"
 
 namespace shoal {
 
@@ -42,6 +43,7 @@ NodeChoice choice_from(const Json& command) {
   choice.flags = command.value("flags", std::vector<std::string>());
   choice.origin = command.value("origin", std::string());
   choice.cache = command.value("cache", std::string());
+  choice.advertise = command.value("advertise", std::string());
   return choice;
 }
 
@@ -76,14 +78,16 @@ class LabServer {
     using Handler = Result<Json> (LabServer::*)(const Json&);
     static const std::map<std::string, Handler> kHandlers = {
         // constant
-        {"start", &LabServer::start},   {"begin", &LabServer::begin},
-        {"ready", &LabServer::ready},   {"again", &LabServer::again},
-        {"stop", &LabServer::stop},     {"kill9", &LabServer::kill9},
-        {"freeze", &LabServer::freeze}, {"status", &LabServer::status},
-        {"usage", &LabServer::usage},   {"shoal", &LabServer::type_command},
-        {"run", &LabServer::run_in},    {"spawn", &LabServer::spawn},
-        {"signal", &LabServer::signal}, {"stub", &LabServer::ask_stub},
-        {"limit", &LabServer::limit},   {"plug", &LabServer::plug}};
+        {"start", &LabServer::start},       {"begin", &LabServer::begin},
+        {"ready", &LabServer::ready},       {"again", &LabServer::again},
+        {"stop", &LabServer::stop},         {"kill9", &LabServer::kill9},
+        {"freeze", &LabServer::freeze},     {"status", &LabServer::status},
+        {"usage", &LabServer::usage},       {"shoal", &LabServer::type_command},
+        {"run", &LabServer::run_in},        {"spawn", &LabServer::spawn},
+        {"signal", &LabServer::signal},     {"stub", &LabServer::ask_stub},
+        {"read", &LabServer::read},         {"load", &LabServer::begin_load},
+        {"load_end", &LabServer::end_load}, {"limit", &LabServer::limit},
+        {"plug", &LabServer::plug}};
     auto found = kHandlers.find(command.value("do", std::string()));
     if (found == kHandlers.end()) return fail(Code::kInvalidArgument, "no such command");
     return (this->*found->second)(command);
@@ -223,6 +227,47 @@ class LabServer {
     Json json = Json::parse(text, nullptr, false);
     return json.is_discarded() ? Json(text) : json;
   }
+  Result<std::vector<std::string>> paths_of(const Json& command) {
+    std::vector<std::string> paths;
+    std::string object = command.value("object", std::string());
+    for (int64_t place : command.value("nodes", std::vector<int64_t>())) {
+      SHOAL_ASSIGN_OR_RETURN(ClusterNode * node, node_of({{"node", place}}));
+      paths.push_back(*node / object);
+    }
+    if (paths.empty()) return fail(Code::kInvalidArgument, "give nodes and object");
+    return paths;
+  }
+  // Whole files through mounts, at the same moment, every byte compared.
+  Result<Json> read(const Json& command) {
+    SHOAL_ASSIGN_OR_RETURN(auto paths, paths_of(command));
+    auto readers = read_together(paths, command.value("size", uint64_t{0}),
+                                 command.value("seed", uint64_t{0}));
+    Json out = Json::array();
+    for (const ReaderOutcome& one : readers) {
+      out.push_back({{"seconds", one.seconds},
+                     {"error", one.status ? std::string() : one.status.error().message()}});
+    }
+    return out;
+  }
+  // Small random reads that go on until load_end.
+  Result<Json> begin_load(const Json& command) {
+    SHOAL_ASSIGN_OR_RETURN(auto paths, paths_of(command));
+    SteadyReads reads{.paths = paths,
+                      .size = command.value("size", uint64_t{0}),
+                      .seed = command.value("seed", uint64_t{0})};
+    if (reads.size < reads.block) return fail(Code::kInvalidArgument, "the object is too small");
+    SHOAL_ASSIGN_OR_RETURN(load_, SteadyReader::start(*work_, reads));
+    return Json::object();
+  }
+  Result<Json> end_load(const Json&) {
+    if (!load_) return fail(Code::kNotFound, "no load was begun");
+    auto load = std::move(load_);
+    SHOAL_ASSIGN_OR_RETURN(SteadyOutcome outcome, load->stop());
+    return Json{{"reads", outcome.reads},
+                {"errors", outcome.errors},
+                {"longest_seconds", outcome.longest_seconds},
+                {"first_error", outcome.first_error}};
+  }
   Result<Json> limit(const Json& command) {
     SHOAL_ASSIGN_OR_RETURN(unsigned place, place_of(command));
     SHOAL_RETURN_IF_ERROR(lab_->limit(place, command.value("mbit", 0.0) * 1e6 / 8));
@@ -239,6 +284,7 @@ class LabServer {
   std::unique_ptr<Lab> lab_;
   std::string shoal_;
   std::map<std::string, Child> others_;
+  std::unique_ptr<SteadyReader> load_;
   ClusterNodes nodes_;
 };
 

@@ -25,6 +25,7 @@ struct NodeChoice {
   std::vector<std::string> flags = {};  // behind all others
   std::string origin = {};              // empty: the stub
   std::string cache = {};               // directory of the cache; empty: its own
+  std::string advertise = {};           // empty: its place's address
 };
 
 class ClusterNode {
