@@ -51,8 +51,11 @@ struct HttpCall : Runnable {
   SteadyTime deadline = kNever;
   Duration stall_timeout = std::chrono::seconds(30);
   // Told on the executor's thread, now and then, how many bytes of `into` are filled so far (each
-  // call at least 64 KiB more than the last). Never called after the HttpCall has run.
+  // call at least 64 KiB more than the last, or `progress_step` if that is less). Never called
+  // after the HttpCall has run. It may cancel the call.
   std::function<void(uint64_t)> on_progress;
+  // With 1 every piece is told as it comes: for answers that are events and never end.
+  uint64_t progress_step = 256 * kKiB;
 
   // Set when run. The error is kUnavailable (connect, reset, stall, short body, bad answer),
   // kDeadlineExceeded, kCancelled or kTooLarge (body above body_bytes_max).

@@ -14,9 +14,6 @@ namespace shoal {
 
 namespace {
 
-// Progress is told in steps of this size: few enough wake-ups of the shard, early enough for
-// readers who wait for the first bytes.
-constexpr uint64_t kProgressStep = 256 * kKiB;
 constexpr size_t kHeaderBytesMax = 64 * kKiB;
 constexpr size_t kHeadersMax = 256;
 constexpr size_t kReserveFrom = 4 * kKiB;
@@ -238,7 +235,7 @@ bool CurlExchange::take_body(std::string_view bytes) {
   }
   std::memcpy(call_.into.data() + filled_, bytes.data(), bytes.size());
   filled_ += bytes.size();
-  if (call_.on_progress && filled_ - noted_ >= kProgressStep) note_progress();
+  if (call_.on_progress && filled_ - noted_ >= call_.progress_step) note_progress();
   return true;
 }
 

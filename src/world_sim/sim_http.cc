@@ -225,7 +225,8 @@ bool SimHttp::take(Transfer& transfer, uint64_t count) {
     transfer.reply.body.copy_to(transfer.received, call.into.subspan(transfer.received, count));
     transfer.received += count;
     transfer.response.into_bytes = transfer.received;
-    if (call.on_progress && transfer.received >= transfer.told + kProgressBytes) {
+    if (call.on_progress &&
+        transfer.received >= transfer.told + std::min(kProgressBytes, call.progress_step)) {
       transfer.told = transfer.received;
       call.on_progress(transfer.received);
     }
