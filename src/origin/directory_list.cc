@@ -161,7 +161,7 @@ Task<Status> DirectoryOrigin::probe(bool write, Context context) {
         fmt::format("writing to {} (mount with --read-only if that is meant)", root)));
   }
   co_await end_write(std::move(*turn));
-  SHOAL_CO_ASSIGN_OR_RETURN(NewFile file, co_await write_temporary(as_bytes("shoal")));
+  SHOAL_CO_ASSIGN_OR_RETURN(NewFile file, co_await write_temporary(as_bytes("shoal"), false));
   co_await drop_temporary(std::move(file.path));
   co_await sweep();
   co_return Status();

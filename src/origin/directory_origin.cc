@@ -236,9 +236,11 @@ std::string DirectoryOrigin::temporary_path() {
   return layout_.temporary() + "/" + world_.random.id128().to_hex();
 }
 
-Task<Result<DirectoryOrigin::NewFile>> DirectoryOrigin::write_temporary(ConstByteSpan bytes) {
+Task<Result<DirectoryOrigin::NewFile>> DirectoryOrigin::write_temporary(ConstByteSpan bytes,
+                                                                        bool secret) {
   NewFile out{temporary_path(), {}};
-  SHOAL_CO_ASSIGN_OR_RETURN(FileId file, co_await disk_io::open(world_.disk, out.path, kCreate));
+  uint32_t flags = secret ? kCreate & ~DiskOp::kShared : kCreate;
+  SHOAL_CO_ASSIGN_OR_RETURN(FileId file, co_await disk_io::open(world_.disk, out.path, flags));
   Status status;
   if (!bytes.empty()) status = co_await disk_io::write(world_.disk, file, 0, bytes);
   if (status) status = co_await disk_io::sync(world_.disk, file);
@@ -381,7 +383,7 @@ Task<Result<ObjectInfo>> DirectoryOrigin::put(std::string object, ConstByteSpan 
     co_return co_await put_directory(std::move(object), std::move(options), context);
   }
   SHOAL_CO_RETURN_IF_ERROR(co_await make_own_directories());
-  SHOAL_CO_ASSIGN_OR_RETURN(NewFile file, co_await write_temporary(bytes));
+  SHOAL_CO_ASSIGN_OR_RETURN(NewFile file, co_await write_temporary(bytes, options.secret));
   std::string path = file.path;
   Result<ObjectInfo> info =
       co_await publish(std::move(file), std::move(object), std::move(options), context);

@@ -87,7 +87,7 @@ class DirectoryOrigin final : public Origin {
                std::string_view object) const;
 
   std::string temporary_path();
-  Task<Result<NewFile>> write_temporary(ConstByteSpan bytes);
+  Task<Result<NewFile>> write_temporary(ConstByteSpan bytes, bool secret);
   Task<Result<NewFile>> copy_temporary(FileId source, uint64_t size);
   Task<void> drop_temporary(std::string path);
   // Puts a synced file in the place of `object`, if the condition holds.

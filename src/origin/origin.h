@@ -45,6 +45,9 @@ struct Condition {
 struct PutOptions {
   Condition condition;
   Metadata metadata;
+  // Of put(): for the owner alone. A directory makes the file with mode 0600; of an object store
+  // only the container's own permissions count.
+  bool secret = false;
 };
 
 // One staged block. Ids of one object have equal length: 8 digits of index, then 32 of hash. The
