@@ -7,9 +7,11 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "async/context.h"
 #include "async/task.h"
+#include "base/bytes.h"
 #include "observe/log.h"
 #include "origin/origin.h"
 #include "placement/slot_map.h"
@@ -27,6 +29,8 @@ class MapStore {
   virtual ~MapStore() = default;
   // "origin az://a/c/.shoal/NAME/map", "etcd http://host:2379", "static /etc/nodes".
   virtual std::string display_name() const = 0;
+  // Whether the members are who stands in it from the beginning: nobody joins or leaves.
+  virtual bool is_fixed() const { return false; }
   // Nothing when there is no map yet. kCorrupt: it is no map; kNotSupported: of a newer version.
   virtual Task<Result<std::optional<StoredMap>>> load(Context context) = 0;
   // Empty token: there must be none yet. kConflict when somebody else was first (load again);
@@ -51,6 +55,16 @@ Result<std::unique_ptr<MapStore>> make_etcd_map_store(std::string endpoints, Wor
 Result<std::unique_ptr<MapStore>> make_static_map_store(std::string_view text, std::string name,
                                                         std::string cluster, std::string origin,
                                                         uint32_t copies, std::string key);
+// The id that the list gives to the member called `name`: the one it must run with.
+Result<NodeId> static_member_id(std::string_view text, std::string_view name,
+                                std::string_view cluster);
+
+// Of a whole map at rest: what a store may hold.
+inline constexpr uint64_t kMapBytesMax = 4 * kMiB;
+
+// 1 to 63 of a-z, 0-9 and '-'; else kInvalidArgument. Stores check it too, before the first
+// request.
+Status check_cluster_name(std::string_view name);
 
 // What lies in the store: a header with magic, format version, length and CRC32C, then MapBody.
 std::string encode_map(const SlotMap& map);

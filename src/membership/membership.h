@@ -25,7 +25,7 @@ struct MembershipOptions {
   std::string origin;  // identity
   uint32_t copies = 3;
   Duration ping_period = std::chrono::seconds(1);
-  Duration ping_timeout = std::chrono::milliseconds(1000);
+  Duration ping_timeout = std::chrono::seconds(2);  // longer than `suspect_after` gains nothing
   Duration suspect_after = std::chrono::milliseconds(2500);  // without an answer
   Duration grace = std::chrono::seconds(120);                // down for so long: its slots move
   Duration store_period = std::chrono::seconds(30);  // look at the map store without being told
