@@ -1,6 +1,6 @@
 #include <fmt/format.h>
 
-#include <unordered_set>
+#include <map>
 
 #include "async/gate.h"
 #include "async/net_io.h"
@@ -54,8 +54,10 @@ class Server final : public RpcServer {
   PeerNotes notes_;
   SocketId listener_ = SocketId::kNone;
   std::string address_;
-  std::unordered_set<ServerConnection*> connections_;  // they belong to serve()
-  uint64_t turned_away_ = 0;                           // now being told
+  // They belong to serve(). By number: in the same order in each run of a simulation.
+  std::map<uint64_t, ServerConnection*> connections_;
+  uint64_t next_connection_ = 1;
+  uint64_t turned_away_ = 0;  // now being told
   Cancel stopping_;
   Gate gate_;
 };
@@ -101,10 +103,11 @@ void Server::admit(net_io::Accepted accepted) {
 
 Task<void> Server::serve(SocketId socket, std::string peer) {
   ServerConnection connection(context_, notes_, handler_, options_, socket, std::move(peer));
-  connections_.insert(&connection);
+  uint64_t number = next_connection_++;
+  connections_.emplace(number, &connection);
   if (stopping_.requested()) connection.break_off();
   co_await connection.run();
-  connections_.erase(&connection);
+  connections_.erase(number);
 }
 
 Task<void> Server::turn_away(SocketId socket, std::string peer) {
@@ -121,7 +124,7 @@ Task<void> Server::turn_away(SocketId socket, std::string peer) {
 
 Task<void> Server::sweep() {
   while (co_await sleep_for(executor_, kSweepPeriod, {kNever, &stopping_})) {
-    for (ServerConnection* connection : connections_) {
+    for (auto& [number, connection] : connections_) {
       if (!connection->idle()) continue;
       if (executor_.now() - connection->last_received() >= kIdleClose) {
         connection->break_off();
@@ -136,7 +139,7 @@ Task<void> Server::stop() {
   if (!stopping_.requested()) {
     stopping_.request();
     context_.world.network.close(listener_);
-    for (ServerConnection* connection : connections_) connection->drain();
+    for (auto& [number, connection] : connections_) connection->drain();
   }
   co_await gate_.close();
 }

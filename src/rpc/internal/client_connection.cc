@@ -25,8 +25,9 @@ constexpr Duration kSilence = std::chrono::seconds(2);
 
 uint32_t timeout_ms_of(const Context& context, const Executor& executor) {
   if (context.deadline == kNever) return 0;
-  auto left = (context.deadline - executor.now()) / std::chrono::milliseconds(1);
-  return static_cast<uint32_t>(std::clamp<int64_t>(left, 1, UINT32_MAX));
+  // Rounded up: the caller's own deadline comes first.
+  auto left = std::chrono::ceil<std::chrono::milliseconds>(context.deadline - executor.now());
+  return static_cast<uint32_t>(std::clamp<int64_t>(left.count(), 1, UINT32_MAX));
 }
 
 }  // namespace
