@@ -87,9 +87,13 @@ SteadyTime SimDisk::begin_read_for_send(uint64_t length) {
   return end_of(state_.options_.latency, length);
 }
 
-int64_t SimDisk::read_for_send(FileId file, uint64_t offset, ByteSpan into) {
-  Open* open = opened(file);
-  return open == nullptr ? -EBADF : read(*open->node->file, offset, into);
+int64_t SimDisk::read_for_send(FileId id, uint64_t offset, uint64_t length,
+                               std::vector<SimPagePtr>& pages) {
+  Open* open = opened(id);
+  if (open == nullptr) return -EBADF;
+  SimFile& file = *open->node->file;
+  if (read_fails(file, offset, length)) return -EIO;
+  return static_cast<int64_t>(file.read_pages(offset, length, pages));
 }
 
 void SimDisk::submit(DiskOp& op) {
@@ -223,7 +227,8 @@ int64_t SimDisk::execute_on_file(DiskOp& op, Flight& flight) {
       files_.erase(static_cast<int32_t>(op.file));
       return 0;
     case DiskOp::Kind::kRead:
-      return read(file, op.offset, {op.data, op.length});
+      if (read_fails(file, op.offset, op.length)) return -EIO;
+      return static_cast<int64_t>(file.read(op.offset, {op.data, op.length}));
     case DiskOp::Kind::kWrite:
       return write(op, file);
     case DiskOp::Kind::kCopyRange:
@@ -256,13 +261,14 @@ int64_t SimDisk::execute_on_file(DiskOp& op, Flight& flight) {
   SHOAL_ASSERT(false, "an unknown operation");
 }
 
-int64_t SimDisk::read(SimFile& file, uint64_t offset, ByteSpan into) {
+// Also flips stored bits, when it is time.
+bool SimDisk::read_fails(SimFile& file, uint64_t offset, uint64_t length) {
   const SimDiskFaults& faults = state_.options_.faults;
-  if (random_.chance(faults.read_error)) return -EIO;
-  if (!into.empty() && random_.chance(faults.bit_flip)) {
-    file.flip_bit(offset + random_.below(into.size()), static_cast<unsigned>(random_.below(8)));
+  if (random_.chance(faults.read_error)) return true;
+  if (length > 0 && random_.chance(faults.bit_flip)) {
+    file.flip_bit(offset + random_.below(length), static_cast<unsigned>(random_.below(8)));
   }
-  return static_cast<int64_t>(file.read(offset, into));
+  return false;
 }
 
 int64_t SimDisk::write(const DiskOp& op, SimFile& file) {

@@ -48,6 +48,8 @@ class SimDiskState {
 
   SimDiskOptions& options() { return options_; }
   void set_capacity(uint64_t bytes);
+  // Holds pages together with other disks.
+  void share_pages(std::shared_ptr<SimPagePool> pool) { space_->pool = std::move(pool); }
   uint64_t used() const { return space_->pages * kSimPageBytes; }
   SimTree& tree() { return tree_; }
   std::shared_ptr<SimNode> make_file();
@@ -80,7 +82,8 @@ class SimDisk final : public Disk {
   // For sending a file from within the kernel: when the next bytes will have been read, and then
   // the bytes, as they are at that moment. -errno, or fewer than asked at the end of the file.
   SteadyTime begin_read_for_send(uint64_t length);
-  int64_t read_for_send(FileId file, uint64_t offset, ByteSpan into);
+  int64_t read_for_send(FileId file, uint64_t offset, uint64_t length,
+                        std::vector<SimPagePtr>& pages);
 
   // The process or the machine died: operations in flight happen or do not, and none ever ends.
   // Returns them, to be kept reachable.
@@ -111,7 +114,7 @@ class SimDisk final : public Disk {
   int64_t remove(const DiskOp& op);
   int64_t make_directory(const DiskOp& op);
   int64_t list(DiskOp& op);
-  int64_t read(SimFile& file, uint64_t offset, ByteSpan into);
+  bool read_fails(SimFile& file, uint64_t offset, uint64_t length);
   int64_t write(const DiskOp& op, SimFile& file);
   int64_t copy(const DiskOp& op, SimFile& from);
   Open* opened(FileId id);

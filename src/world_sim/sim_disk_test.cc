@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <map>
 #include <set>
 
@@ -286,6 +287,47 @@ TEST(SimDisk, a_failed_sync_is_not_healed_by_the_next) {
   EXPECT_EQ(m.machine.disk().content("x"), "new");
   m.power_loss();
   EXPECT_EQ(m.machine.disk().content("x"), "old");
+}
+
+// Equal pages of several disks are one in memory, and changing one changes no other.
+TEST(SimFile, equal_pages_are_held_once) {
+  constexpr uint64_t kPages = 3000;
+  auto pool = std::make_shared<SimPagePool>();
+  auto space = std::make_shared<SimSpace>();
+  space->pool = pool;
+  std::string content(kPages * kSimPageBytes, '\0');
+  for (size_t i = 0; i < content.size(); i += 8) std::memcpy(content.data() + i, &i, 8);
+  std::vector<std::unique_ptr<SimFile>> files;
+  for (int i = 0; i < 5; ++i) {
+    files.push_back(std::make_unique<SimFile>(space));
+    ASSERT_TRUE(files.back()->write(0, as_bytes(content)));
+  }
+  EXPECT_EQ(pool->size(), kPages);
+  EXPECT_EQ(space->pages, 5 * kPages);
+  ASSERT_TRUE(files[0]->write(10, as_bytes("x")));
+  ASSERT_TRUE(files[1]->flip_bit(5000, 3));
+  std::string got(content.size(), '\0');
+  auto bytes_of = [&](size_t i) {
+    EXPECT_EQ(files[i]->read(0, std::as_writable_bytes(std::span(got))), got.size());
+    return got;
+  };
+  EXPECT_NE(bytes_of(0), content);
+  EXPECT_NE(bytes_of(1), content);
+  EXPECT_EQ(bytes_of(2), content);
+  std::vector<SimPagePtr> pages;
+  EXPECT_EQ(files[2]->read_pages(4000, 200, pages), 200u);
+  EXPECT_EQ(pages.size(), 2u);
+  EXPECT_EQ(files[2]->read_pages(content.size() - 10, 200, pages), 10u);
+  EXPECT_EQ(files[2]->read_pages(content.size(), 200, pages), 0u);
+  // What no file has any more is forgotten.
+  pages.clear();
+  files.clear();
+  for (uint64_t i = 0; i < 3; ++i) {
+    SimFile other(space);
+    for (char& c : content) c = static_cast<char>(c + 1);
+    ASSERT_TRUE(other.write(0, as_bytes(content)));
+  }
+  EXPECT_LE(pool->size(), 2 * kPages);
 }
 
 }  // namespace

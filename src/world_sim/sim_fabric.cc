@@ -35,8 +35,9 @@ bool holds(const std::vector<bool>& set, SimHostId id) {
 
 void SimNetworkOptions::set_chunk(uint64_t bytes) {
   chunk_bytes = bytes;
-  send_buffer = std::max(send_buffer, 2 * bytes);
-  receive_window = std::max(receive_window, 4 * bytes);
+  // No more than a stream needs at 100 Gbit/s: thousands of streams may fill them.
+  send_buffer = std::max(256 * kKiB, bytes);
+  receive_window = std::max(kMiB, 2 * bytes);
 }
 
 SimFabric::Host::Host(SimScheduler& scheduler, uint64_t quantum)
@@ -54,6 +55,7 @@ void SimFabric::set_options(const SimNetworkOptions& options) {
   SHOAL_ASSERT(options.send_buffer >= options.chunk_bytes);
   SHOAL_ASSERT(options.receive_window >= options.chunk_bytes);
   SHOAL_ASSERT(options.user_timeout_min <= options.user_timeout_max);
+  if (options.chunk_bytes != options_.chunk_bytes) spare_.clear();
   options_ = options;
   for (auto& host : hosts_) {
     host->out.set_quantum(options.chunk_bytes);

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -20,11 +21,13 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "world_sim/sim_file.h"
 #include "world_sim/sim_nic.h"
 
 namespace shoal {
 
 class SimNetwork;
+struct SimChunk;
 struct SimConnection;
 struct SimListener;
 struct SimPipe;
@@ -167,8 +170,9 @@ class SimFabric {
   void feed_send(SimConnection& connection, int end);
   void feed_file(SimConnection& connection, int end);
   void append(SimPipe& pipe, ConstByteSpan bytes, uint64_t following);
-  void append_whole(SimPipe& pipe, std::unique_ptr<std::byte[]> data, uint64_t size,
-                    uint64_t capacity);
+  void append_pages(SimPipe& pipe, std::vector<SimPagePtr> pages, uint64_t begin, uint64_t size);
+  void release(SimChunk& chunk);
+  void release(std::list<SimChunk>& chunks);
   void pump(SimConnection& connection, int end);
   void depart(PipeId id);
   void arrive(PipeId id);
@@ -200,6 +204,8 @@ class SimFabric {
   uint64_t next_connection_ = 1;
   std::set<PipeId> stalled_;
   uint64_t buffered_ = 0;
+  // Buffers of chunk_bytes to use again: fresh memory costs more than the copying.
+  std::vector<std::unique_ptr<std::byte[]>> spare_;
 };
 
 }  // namespace shoal

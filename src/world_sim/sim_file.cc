@@ -4,6 +4,8 @@
 #include <cstring>
 #include <set>
 
+#include "base/hash.h"
+
 namespace shoal {
 
 namespace {
@@ -28,6 +30,26 @@ double draw_keep_chance(SeededRandom& random) {
 }
 
 }  // namespace
+
+SimPagePtr SimPagePool::share(ConstByteSpan bytes) {
+  SHOAL_ASSERT(bytes.size() == kSimPageBytes);
+  SimPagePtr& known = pages_[hash_string(as_text(bytes)).low];
+  bool equal = known && std::memcmp(known->data(), bytes.data(), bytes.size()) == 0;
+  if (!equal) {
+    auto fresh = std::make_shared<SimPage>();
+    std::memcpy(fresh->data(), bytes.data(), bytes.size());
+    known = std::move(fresh);
+  }
+  SimPagePtr shared = known;
+  if (pages_.size() >= sweep_at_) sweep();
+  return shared;
+}
+
+// Forgets pages that no file has any more. Seldom enough to cost nothing per page.
+void SimPagePool::sweep() {
+  std::erase_if(pages_, [](const auto& entry) { return entry.second.use_count() == 1; });
+  sweep_at_ = std::max<size_t>(4096, pages_.size() * 2);
+}
 
 SimFile::~SimFile() {
   SHOAL_ASSERT(space_->pages >= seen_.size());
@@ -71,8 +93,20 @@ size_t SimFile::read(uint64_t offset, ByteSpan into) const {
   return count;
 }
 
+uint64_t SimFile::read_pages(uint64_t offset, uint64_t length,
+                             std::vector<SimPagePtr>& pages) const {
+  if (offset >= size_ || length == 0) return 0;
+  uint64_t count = std::min(length, size_ - offset);
+  for (uint64_t i = offset / kSimPageBytes; i <= (offset + count - 1) / kSimPageBytes; ++i) {
+    SimPagePtr source = page(i);
+    pages.push_back(source ? std::move(source) : zero_page());
+  }
+  return count;
+}
+
 void SimFile::change(uint64_t index, uint64_t at, ConstByteSpan bytes) {
   SHOAL_ASSERT(at + bytes.size() <= kSimPageBytes);
+  if (bytes.size() == kSimPageBytes && space_->pool) return put(index, space_->pool->share(bytes));
   SimPagePtr old = page(index);
   auto fresh = old ? std::make_shared<SimPage>(*old) : std::make_shared<SimPage>();
   std::memcpy(fresh->data() + at, bytes.data(), bytes.size());

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "base/bytes.h"
@@ -23,10 +24,25 @@ using SimPage = std::array<std::byte, kSimPageBytes>;
 using SimPagePtr = std::shared_ptr<const SimPage>;
 using SimPages = std::map<uint64_t, SimPagePtr>;  // absent: a hole
 
+// Equal pages once: a thousand simulated machines that cache one object hold it once in our memory.
+class SimPagePool {
+ public:
+  // A page of these kSimPageBytes bytes.
+  SimPagePtr share(ConstByteSpan bytes);
+  size_t size() const { return pages_.size(); }
+
+ private:
+  void sweep();
+  std::unordered_map<uint64_t, SimPagePtr>
+      pages_;  // by hash of their bytes; never walked for output
+  size_t sweep_at_ = 4096;
+};
+
 // Pages in use on one disk; shared by its files, which outlive their names.
 struct SimSpace {
   uint64_t pages = 0;
   uint64_t pages_max = UINT64_MAX;
+  std::shared_ptr<SimPagePool> pool;  // shared by all disks of a simulation; may be null
 };
 
 // The unsynced changes of a file at the moment a sync began.
@@ -47,6 +63,8 @@ class SimFile {
   size_t unsynced_pages() const { return dirty_.size(); }
   // Bytes read: short at the end of the file.
   size_t read(uint64_t offset, ByteSpan into) const;
+  // The same as pages, the first one being that of `offset`; bytes, short at the end of the file.
+  uint64_t read_pages(uint64_t offset, uint64_t length, std::vector<SimPagePtr>& pages) const;
   // False: the disk is full (nothing was written).
   bool write(uint64_t offset, ConstByteSpan bytes);
   void set_size(uint64_t size);

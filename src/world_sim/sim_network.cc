@@ -203,11 +203,12 @@ void SimNetwork::read_is_done(NetFlight& flight) {
   SimPipe& pipe = connection->pipes[end];
   SHOAL_ASSERT(pipe.send == &flight);
   uint64_t count = std::min(op.length - flight.progress, fabric_.options_.chunk_bytes);
-  auto bytes = std::make_unique_for_overwrite<std::byte[]>(count);
-  int64_t got = disk_.read_for_send(op.file, op.offset + flight.progress, {bytes.get(), count});
+  uint64_t offset = op.offset + flight.progress;
+  std::vector<SimPagePtr> pages;
+  int64_t got = disk_.read_for_send(op.file, offset, count, pages);
   uint64_t good = got < 0 ? 0 : static_cast<uint64_t>(got);
   flight.progress += good;
-  if (good > 0) fabric_.append_whole(pipe, std::move(bytes), good, count);
+  if (good > 0) fabric_.append_pages(pipe, std::move(pages), offset % kSimPageBytes, good);
   if (good < count) {
     pipe.send = nullptr;
     finish(flight, got < 0 ? got : -ENODATA);

@@ -14,9 +14,36 @@ namespace shoal {
 namespace {
 
 constexpr uint64_t kSmallChunk = 2 * kKiB;  // small messages of one moment travel together
+constexpr uint64_t kSpareBytesMax = 256 * kMiB;
 constexpr Duration kFirstRetransmission = std::chrono::milliseconds(200);
 
 }  // namespace
+
+void SimChunk::take(ByteSpan into) {
+  SHOAL_ASSERT(into.size() <= size());
+  if (data) std::memcpy(into.data(), data.get() + begin, into.size());
+  for (size_t done = 0; !data && done < into.size();) {
+    uint64_t at = (begin + done) % kSimPageBytes;
+    size_t piece = std::min<uint64_t>(into.size() - done, kSimPageBytes - at);
+    std::memcpy(into.data() + done, pages[(begin + done) / kSimPageBytes]->data() + at, piece);
+    done += piece;
+  }
+  begin += into.size();
+}
+
+void SimChunk::flip_bit(uint64_t index, unsigned bit) {
+  SHOAL_ASSERT(index < size());
+  auto mask = static_cast<std::byte>(1u << bit);
+  uint64_t at = begin + index;
+  if (data) {
+    data[at] ^= mask;
+    return;
+  }
+  // The page is the file's too: only what travels changes.
+  auto flipped = std::make_shared<SimPage>(*pages[at / kSimPageBytes]);
+  (*flipped)[at % kSimPageBytes] ^= mask;
+  pages[at / kSimPageBytes] = std::move(flipped);
+}
 
 SimConnection* SimFabric::find(uint64_t number) {
   auto found = connections_.find(number);
@@ -61,9 +88,7 @@ void SimFabric::erase_if_done(SimConnection& connection) {
   for (SimPipe& pipe : connection.pipes) {
     SHOAL_ASSERT(pipe.send == nullptr && pipe.receive == nullptr);
     stop_user_timer(pipe);
-    for (const auto* list : {&pipe.queued, &pipe.transit, &pipe.arrived}) {
-      for (const SimChunk& chunk : *list) buffered_ -= chunk.capacity;
-    }
+    for (auto* list : {&pipe.queued, &pipe.transit, &pipe.arrived}) release(*list);
   }
   connections_.erase(connection.number);
 }
@@ -75,8 +100,7 @@ void SimFabric::close_end(SimConnection& connection, int e, bool reset) {
   reset = reset || in.arrived_bytes > 0;
   end.owner = nullptr;
   end.held = false;
-  for (const SimChunk& chunk : in.arrived) buffered_ -= chunk.capacity;
-  in.arrived.clear();
+  release(in.arrived);
   in.arrived_bytes = 0;
   if (!end.gone) {
     if (reset) {
@@ -96,8 +120,7 @@ void SimFabric::lose_end(SimConnection& connection, int e) {
   connection.ends[e].gone = true;
   SimPipe& out = connection.pipes[e];
   out.dead = true;
-  for (const SimChunk& chunk : out.queued) buffered_ -= chunk.capacity;
-  out.queued.clear();
+  release(out.queued);
   out.queued_bytes = 0;
   stop_user_timer(out);
 }
@@ -156,14 +179,19 @@ void SimFabric::send_reset(SimConnection& connection, int e) {
 
 void SimFabric::append(SimPipe& pipe, ConstByteSpan bytes, uint64_t following) {
   while (!bytes.empty()) {
-    bool fits = !pipe.queued.empty() && pipe.queued.back().kind == SimChunk::Kind::kBytes &&
+    bool fits = !pipe.queued.empty() && pipe.queued.back().data != nullptr &&
                 pipe.queued.back().end < pipe.queued.back().capacity &&
                 !(pipe.at_out && pipe.queued.size() == 1);
     if (!fits) {
       SimChunk& fresh = pipe.queued.emplace_back();
       fresh.capacity =
           std::min(options_.chunk_bytes, std::max(bytes.size() + following, kSmallChunk));
-      fresh.data = std::make_unique_for_overwrite<std::byte[]>(fresh.capacity);
+      if (fresh.capacity == options_.chunk_bytes && !spare_.empty()) {
+        fresh.data = std::move(spare_.back());
+        spare_.pop_back();
+      } else {
+        fresh.data = std::make_unique_for_overwrite<std::byte[]>(fresh.capacity);
+      }
       buffered_ += fresh.capacity;
     }
     SimChunk& chunk = pipe.queued.back();
@@ -175,14 +203,29 @@ void SimFabric::append(SimPipe& pipe, ConstByteSpan bytes, uint64_t following) {
   }
 }
 
-void SimFabric::append_whole(SimPipe& pipe, std::unique_ptr<std::byte[]> data, uint64_t size,
-                             uint64_t capacity) {
+void SimFabric::append_pages(SimPipe& pipe, std::vector<SimPagePtr> pages, uint64_t begin,
+                             uint64_t size) {
+  SHOAL_ASSERT(begin + size <= pages.size() * kSimPageBytes);
   SimChunk& chunk = pipe.queued.emplace_back();
-  chunk.data = std::move(data);
-  chunk.end = size;
-  chunk.capacity = capacity;
-  buffered_ += capacity;
+  chunk.pages = std::move(pages);
+  chunk.begin = begin;
+  chunk.end = begin + size;
+  chunk.capacity = size;
+  buffered_ += size;
   pipe.queued_bytes += size;
+}
+
+void SimFabric::release(SimChunk& chunk) {
+  buffered_ -= chunk.capacity;
+  bool fits = chunk.data && chunk.capacity == options_.chunk_bytes;
+  if (fits && (spare_.size() + 1) * chunk.capacity <= kSpareBytesMax) {
+    spare_.push_back(std::move(chunk.data));
+  }
+}
+
+void SimFabric::release(std::list<SimChunk>& chunks) {
+  for (SimChunk& chunk : chunks) release(chunk);
+  chunks.clear();
 }
 
 // Moves bytes of the send under way into the buffer, as far as there is room.
@@ -301,8 +344,7 @@ void SimFabric::depart(PipeId id) {
     when += std::max(Duration(0), spread - host(to).in.time_of(size));
     if (random_.chance(between.loss)) when += kFirstRetransmission * (1u << random_.below(4));
     if (size > 0 && random_.chance(between.corrupt)) {
-      chunk.data[chunk.begin + random_.below(size)] ^=
-          static_cast<std::byte>(1u << random_.below(8));
+      chunk.flip_bit(random_.below(size), static_cast<unsigned>(random_.below(8)));
     }
     if (random_.chance(between.reset)) {
       scheduler_.at(now, nullptr, [this, number = connection->number] { reset_both(number); });
@@ -392,7 +434,7 @@ void SimFabric::deliver_bytes(SimConnection& connection, int e) {
   SimChunk& chunk = pipe.transit.front();
   uint64_t size = chunk.size();
   if (to.gone || !to.held) {
-    buffered_ -= chunk.capacity;
+    release(chunk);
     pipe.transit.pop_front();
     if (!to.gone) lose_end(connection, 1 - e);
     send_reset(connection, 1 - e);
@@ -416,11 +458,10 @@ void SimFabric::feed_receive(SimConnection& connection, int e) {
   while (flight->progress < op.length && !pipe.arrived.empty()) {
     SimChunk& chunk = pipe.arrived.front();
     uint64_t count = std::min(chunk.size(), op.length - flight->progress);
-    std::memcpy(op.data + flight->progress, chunk.data.get() + chunk.begin, count);
-    chunk.begin += count;
+    chunk.take({op.data + flight->progress, count});
     flight->progress += count;
     if (chunk.size() > 0) continue;
-    buffered_ -= chunk.capacity;
+    release(chunk);
     pipe.arrived.pop_front();
   }
   uint64_t count = flight->progress - before;

@@ -87,6 +87,7 @@ Simulation::Simulation(SimOptions options)
     : scheduler_(options.seed, options.shuffle),
       random_(scheduler_.random().fork()),
       network_(scheduler_, options.seed),
+      pages_(std::make_shared<SimPagePool>()),
       driver_(scheduler_) {}
 
 Simulation::~Simulation() {
@@ -100,6 +101,7 @@ Simulation::~Simulation() {
 SimMachine& Simulation::add_machine(std::string name, SimDiskOptions disk) {
   machines_.push_back(std::make_unique<SimMachine>(std::move(name), scheduler_, internet_, network_,
                                                    disk, scheduler_.random().next()));
+  machines_.back()->disk().share_pages(pages_);
   return *machines_.back();
 }
 

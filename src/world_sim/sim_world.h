@@ -131,6 +131,7 @@ class Simulation {
   SeededRandom random_;
   SimInternet internet_;
   SimFabric network_;
+  std::shared_ptr<SimPagePool> pages_;  // shared by the disks of all machines
   SimExecutor driver_;
   std::vector<std::unique_ptr<SimMachine>> machines_;
 };

@@ -6,10 +6,12 @@
 #include <list>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "world/network.h"
 #include "world_sim/sim_executor.h"
 #include "world_sim/sim_fabric.h"
+#include "world_sim/sim_file.h"
 
 namespace shoal {
 
@@ -36,11 +38,15 @@ struct NetFlight {
 struct SimChunk {
   enum class Kind { kBytes, kOpen, kEnd };
   Kind kind = Kind::kBytes;
-  std::unique_ptr<std::byte[]> data;
-  uint64_t begin = 0;  // bytes before it have been read
+  std::unique_ptr<std::byte[]> data;  // either this
+  std::vector<SimPagePtr> pages;      // or pages of a file, which nobody copies on the way
+  uint64_t begin = 0;                 // bytes before it have been read or are none of ours
   uint64_t end = 0;
   uint64_t capacity = 0;
   uint64_t size() const { return end - begin; }
+  // Takes the first bytes out.
+  void take(ByteSpan into);
+  void flip_bit(uint64_t index, unsigned bit);
 };
 
 // What flows from one end to the other. Lists, because empty ones take no memory and chunks move
