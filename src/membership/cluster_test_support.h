@@ -27,6 +27,7 @@ class FaultyStore final : public MapStore {
  public:
   explicit FaultyStore(std::unique_ptr<MapStore> inner) : inner_(std::move(inner)) {}
   std::string display_name() const override { return inner_->display_name(); }
+  bool is_fixed() const override { return inner_->is_fixed(); }
   Task<Result<std::optional<StoredMap>>> load(Context context) override {
     if (away) co_return fail(Code::kUnavailable, "the store is away");
     co_return co_await inner_->load(context);
@@ -56,6 +57,7 @@ struct NodeSettings {
   std::string origin = "az:test";
   std::string advertise = {};  // empty: where it listens
   Duration grace = std::chrono::seconds(120);
+  std::string list = {};  // not empty: of a static map store
 };
 
 // Everything of one process that dies with it.
@@ -75,8 +77,7 @@ class NodeProcess final : public RpcHandler {
     auto made = make_origin(std::move(config), world, registry_, log);
     SHOAL_ASSERT(made.has_value());
     origin_ = std::move(*made);
-    store_ =
-        std::make_unique<FaultyStore>(make_origin_map_store(*origin_, world, settings_.cluster));
+    store_ = std::make_unique<FaultyStore>(make_store());
     MembershipOptions options;
     options.self.id = {settings_.id, settings_.id};
     options.self.name = fmt::format("node-{}", settings_.id);
@@ -104,6 +105,13 @@ class NodeProcess final : public RpcHandler {
   bool stopped = false;
 
  private:
+  std::unique_ptr<MapStore> make_store() {
+    if (settings_.list.empty()) return make_origin_map_store(*origin_, world_, settings_.cluster);
+    auto made = make_static_map_store(settings_.list, "list", settings_.cluster, settings_.origin,
+                                      3, std::string(32, 'k'));
+    SHOAL_ASSERT(made.has_value());
+    return std::move(*made);
+  }
   Task<void> run() {
     Result<std::string> key =
         co_await store_->key(Context::within(world_.executor, std::chrono::seconds(30)));

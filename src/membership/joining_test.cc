@@ -145,6 +145,38 @@ TEST(Joining, clusters_share_a_container) {
   EXPECT_EQ(cluster.member(1).map()->members.size(), 1u);
 }
 
+TEST(Joining, a_fixed_list_needs_no_store) {
+  TestCluster cluster(1);
+  std::string list;
+  for (size_t i = 0; i < 3; ++i) {
+    list += fmt::format("n{} {} id={}\n", i, cluster.address(i), NodeId{i + 1, i + 1}.to_hex());
+  }
+  for (size_t i = 0; i < 3; ++i) {
+    NodeSettings settings{.id = i + 1};
+    settings.list = list;
+    cluster.start(i, settings);
+  }
+  for (size_t i = 0; i < 3; ++i) {
+    ASSERT_TRUE(cluster.await(seconds(10), [&] { return cluster.node(i).joined.has_value(); }));
+    EXPECT_TRUE(*cluster.node(i).joined) << cluster.node(i).joined->error().to_string();
+  }
+  EXPECT_TRUE(cluster.agree(3, 3));
+  // Nobody is marked in a fixed list; the data path goes around who is gone.
+  cluster.crash(2);
+  EXPECT_TRUE(cluster.await(seconds(10), [&] {
+    return !cluster.member(0).usable({3, 3}) && !cluster.member(1).usable({3, 3});
+  }));
+  EXPECT_TRUE(cluster.agree(3, 3));
+  EXPECT_EQ(cluster.drain(0, 2).error().code(), Code::kReadOnly);
+  NodeSettings stranger{.id = 9};
+  stranger.list = list;
+  NodeProcess& node = cluster.start(3, stranger);
+  ASSERT_TRUE(cluster.await(seconds(10), [&] { return node.joined.has_value(); }));
+  ASSERT_FALSE(*node.joined);
+  EXPECT_EQ(node.joined->error().code(), Code::kInvalidArgument);
+  EXPECT_NE(node.joined->error().message().find("--name"), std::string::npos);
+}
+
 Task<void> write_map(Origin& origin, std::string bytes, bool& done) {
   auto put = co_await origin.put(".shoal/test/map", as_bytes(bytes), {}, {});
   SHOAL_ASSERT(put.has_value());
