@@ -50,7 +50,8 @@ class RealNode {
     NodeSettings settings;
     settings.id = id;
     settings.origin = "file:" + root;
-    std::string address = "127.0.0.1:" + std::to_string(free_port());
+    // An address of its own: two nodes never take the same port.
+    std::string address = fmt::format("127.0.1.{}:{}", id, free_port());
     process_ = std::make_unique<NodeProcess>(shard_->world(), address, settings, log, root);
   }
   ~RealNode() { end(); }
