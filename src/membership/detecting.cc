@@ -330,8 +330,12 @@ Task<void> MembershipImpl::mark_down(NodeId id, uint64_t incarnation) {
 // one first; time is counted from when this node saw it down.
 SteadyTime MembershipImpl::expire_down() {
   SteadyTime next = kNever;
-  if (removing_ || find(self()) == nullptr || store_.is_fixed()) return next;
+  const Member* me = find(self());
+  // Who is marked down itself has that to put right first.
+  if (removing_ || me == nullptr || me->state == MemberState::kDown || store_.is_fixed())
+    return next;
   std::vector<NodeId> ids = living(*map_);
+  SHOAL_ASSERT(!ids.empty(), "this node itself is among the living");
   std::vector<NodeId> expired;
   for (const auto& [id, peer] : peers_) {
     if (!peer.down_since) continue;

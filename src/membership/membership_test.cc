@@ -154,6 +154,21 @@ TEST(Partition, a_minority_that_reaches_the_store_does_not_bring_the_others_down
   EXPECT_TRUE(cluster.await(minutes(3), [&] { return cluster.agree(7, 7); }));
 }
 
+TEST(Partition, of_two_that_both_reach_the_store_flaps_slowly) {
+  TestCluster cluster(13);
+  cluster.start_all(2);
+  cluster.sim.run_for(seconds(3));
+  auto before = cluster.member(0).map();
+  cluster.sim.network().isolate(cluster.host(0));
+  cluster.sim.run_for(minutes(10));
+  uint64_t changes = cluster.member(0).map()->version - before->version;
+  std::printf("%llu changes in ten minutes\n", static_cast<unsigned long long>(changes));
+  EXPECT_LE(changes, 40u);
+  cluster.sim.network().heal_all();
+  EXPECT_TRUE(cluster.await(minutes(3), [&] { return cluster.agree(2, 2); }));
+  expect_same_owners(*before, *cluster.member(0).map());
+}
+
 TEST(Restart, within_the_grace_time_moves_nothing) {
   for (CrashKind kind : {CrashKind::kProcess, CrashKind::kPowerLoss}) {
     TestCluster cluster(3);
