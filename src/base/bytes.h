@@ -19,6 +19,9 @@ inline constexpr uint64_t kMiB = 1024 * kKiB;
 inline constexpr uint64_t kGiB = 1024 * kMiB;
 inline constexpr uint64_t kTiB = 1024 * kGiB;
 
+// The unit of checksums and of presence, in memory, on disk and on the wire.
+inline constexpr uint64_t kPieceBytes = 64 * kKiB;
+
 using ByteSpan = std::span<std::byte>;
 using ConstByteSpan = std::span<const std::byte>;
 

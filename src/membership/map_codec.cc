@@ -91,4 +91,12 @@ Result<SlotMap> decode_map(std::string_view bytes) {
   return map;
 }
 
+Result<SlotMap> map_from_reply(const std::string& body) {
+  wire::GetMapReply reply;
+  if (!reply.ParseFromString(body)) {
+    return fail(Code::kCorrupt, "an answer that cannot be read");
+  }
+  return take_map(reply.map());
+}
+
 }  // namespace shoal

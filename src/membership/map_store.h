@@ -69,5 +69,7 @@ Status check_cluster_name(std::string_view name);
 // What lies in the store: a header with magic, format version, length and CRC32C, then MapBody.
 std::string encode_map(const SlotMap& map);
 Result<SlotMap> decode_map(std::string_view bytes);
+// The map in the answer to kGetMap (also of kJoin's); checked by validate().
+Result<SlotMap> map_from_reply(const std::string& body);
 
 }  // namespace shoal

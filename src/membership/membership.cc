@@ -36,7 +36,7 @@ MembershipImpl::MembershipImpl(World& world, MapStore& store, Registry& registry
       restore_backoff_(world.random, kRestoreFirst, kRestoreMax),
       publish_turn_(world.executor, 1),
       push_wanted_(world.executor) {
-  SHOAL_ASSERT(!options_.self.id.is_zero() && !options_.self.address.empty());
+  SHOAL_ASSERT(!options_.self.id.is_zero());
   SHOAL_ASSERT(options_.self.weight > 0 && options_.copies > 0);
   SHOAL_ASSERT(options_.ping_period > Duration(0) && options_.ping_timeout > Duration(0));
   options_.self.state = MemberState::kUp;

@@ -29,6 +29,7 @@ struct ObjectInfo {
   std::string etag;  // opaque, compared for equality only; without quotes
   WallTime modified{};
   Metadata metadata;
+  Duration age{0};  // since the origin said so; more than nothing only where a cache answered
 };
 
 // What must hold for a write or delete to happen; else kConflict (or kAlreadyExists for absent()).
@@ -61,6 +62,7 @@ struct ListPage {
   std::vector<ObjectInfo> objects;    // full names, in order of bytes
   std::vector<std::string> prefixes;  // full, each ending in the delimiter '/'
   std::string next_marker;            // empty on the last page
+  Duration age{0};                    // as in ObjectInfo
 };
 
 struct ListOptions {

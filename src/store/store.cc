@@ -24,6 +24,7 @@ constexpr std::string_view kMarkerName = "shoal-cache";
 constexpr std::string_view kStateName = "state";
 constexpr std::string_view kPinsName = "pins";
 constexpr std::string_view kLockName = "lock";
+constexpr std::string_view kNodeIdName = "node-id";
 constexpr int kFormat = 1;
 constexpr size_t kPinsBytesMax = 64 * kMiB;
 constexpr uint64_t kSmallCapacityMin = 64 * kMiB;
@@ -132,6 +133,14 @@ class StoreImpl final : public Store {
   uint64_t cached_bytes(const std::string& object, const std::string& etag) const override {
     return files_->cached_bytes(object, etag) + small_->cached_bytes(object, etag);
   }
+  std::vector<CachedChunks> cached_after(const std::string& object, const std::string& etag,
+                                         size_t count_max) const override {
+    return files_->cached_after(object, etag, count_max);
+  }
+  Task<Result<std::vector<CachedChunks>>> cached_small() override { return small_->cached(); }
+  void classify(const std::function<bool(const std::string&, uint64_t)>& is_copy) override {
+    files_->classify(is_copy);
+  }
 
   Task<Result<FileRef>> create_staged(StagedRecord record) override {
     return files_->create_staged(std::move(record));
@@ -172,6 +181,8 @@ class StoreImpl final : public Store {
   Task<Status> set_pins(std::vector<std::string> objects) override;
   const std::vector<std::string>& pins() const override { return pins_; }
   StoreStats stats() const override;
+  const Hash128& node_id() const override { return node_id_; }
+  uint64_t generation() const override { return state_.generation; }
 
  private:
   std::string path(std::string_view name) const {
@@ -181,6 +192,7 @@ class StoreImpl final : public Store {
   Task<Status> check_marker();
   Task<Status> begin_generation();
   Task<Status> load_pins();
+  Task<Status> load_node_id();
   Task<Status> start_tiers();
 
   World& world_;
@@ -188,6 +200,7 @@ class StoreImpl final : public Store {
   const StoreOptions options_;
   StoreMetrics metrics_;
   State state_;
+  Hash128 node_id_;
   std::vector<std::string> pins_;
   FileId lock_ = FileId::kNone;
   std::unique_ptr<FileTier> files_;
@@ -293,6 +306,26 @@ Task<Status> StoreImpl::load_pins() {
   co_return Status();
 }
 
+// The bytes that lie here make the node what it is to others: so its id lies beside them, and is
+// made with the directory.
+Task<Status> StoreImpl::load_node_id() {
+  Result<std::string> text = co_await disk_io::read_file(world_.disk, path(kNodeIdName), 256);
+  if (!text && text.error().code() != Code::kNotFound) co_return fail(std::move(text).error());
+  if (text) {
+    Result<Hash128> id = Hash128::from_hex(std::string_view(*text).substr(0, text->find('\n')));
+    if (!id || id->is_zero()) {
+      co_return fail(Code::kInvalidArgument,
+                     fmt::format("{} is damaged; remove it, and the node joins as a new one",
+                                 path(kNodeIdName)));
+    }
+    node_id_ = *id;
+    co_return Status();
+  }
+  node_id_ = world_.random.id128();
+  co_return co_await disk_io::replace_file(world_.disk, path(kNodeIdName),
+                                           node_id_.to_hex() + "\n");
+}
+
 Task<Status> StoreImpl::start_tiers() {
   Disk& disk = world_.disk;
   for (std::string_view name : {"files", "small"}) {
@@ -326,6 +359,7 @@ Task<Status> StoreImpl::start() {
   Status status = co_await claim();
   if (status) status = co_await begin_generation();
   if (status) status = co_await load_pins();
+  if (status) status = co_await load_node_id();
   if (status) status = co_await start_tiers();
   if (status) co_return status;
   if (files_) (void)co_await files_->close();

@@ -31,7 +31,6 @@
 
 namespace shoal {
 
-inline constexpr uint64_t kPieceBytes = 64 * kKiB;        // unit of checksum and presence
 inline constexpr uint64_t kChunkBytesDefault = 8 * kMiB;  // unit of eviction and upload
 inline constexpr uint64_t kSmallBytesMax = 256 * kKiB;    // below this: small tier
 
@@ -125,16 +124,37 @@ class CachedFile {
   // Complete and every piece checked since the last unclean start: may be handed to the kernel.
   virtual bool vouched() const = 0;
 
+  // Whether chunks belong to this node, or are copies of what another one keeps; copies are the
+  // first to be evicted. Remembered per chunk until the process ends.
+  enum class Keep { kOwned, kCopy };
+
   // Stores bytes of the base version (clean: of this version). offset is piece-aligned; the length
   // whole pieces, or up to size(). Pieces already present are left as they are. Not synced. Makes
   // room by eviction; kNoSpace when only staged, pinned or held bytes are left (a clean caller then
   // goes on without the cache).
-  virtual Task<Status> fill(uint64_t offset, ConstByteSpan bytes) = 0;
+  // `crcs`: CRC32C of each piece, already verified; empty: computed here.
+  virtual Task<Status> fill(uint64_t offset, ConstByteSpan bytes, std::span<const uint32_t> crcs,
+                            Keep keep) = 0;
+  Task<Status> fill(uint64_t offset, ConstByteSpan bytes) {
+    return fill(offset, bytes, {}, Keep::kOwned);
+  }
 
   // Reads present bytes; the range must lie inside size(). Pieces not yet vouched for are checked;
   // kCorrupt: the bad pieces of a clean version were dropped (missing() names them, fetch again);
   // bad pieces of a staged version stay and every read of them fails.
   virtual Task<Status> read(uint64_t offset, ByteSpan into) = 0;
+  // Present bytes of a clean version as they lie in the file, for sendfile. While the loan lives,
+  // its range stays. Checked like read(), with the same errors. `range.offset` is piece-aligned.
+  class Loan {
+   public:
+    virtual ~Loan() = default;
+    FileId file = FileId::kNone;
+    std::vector<uint32_t> crcs;  // of each piece
+
+   protected:
+    Loan() = default;
+  };
+  virtual Task<Result<std::unique_ptr<Loan>>> lend(Range range) = 0;
   // Checks everything not yet vouched for, with the same outcome as read().
   virtual Task<Status> verify() = 0;
 
@@ -202,6 +222,22 @@ class Store {
   // Bytes cached of a version, for status and warm.
   virtual uint64_t cached_bytes(const std::string& object, const std::string& etag) const = 0;
 
+  // --- a cluster's view of clean versions in the files tier ---
+  struct CachedChunks {
+    std::string object;
+    std::string etag;
+    uint64_t size = 0;
+    std::vector<uint64_t> chunks;  // complete ones that are not copies
+  };
+  // At most `count_max` versions after (object, etag) in the order of names; empty at the end.
+  virtual std::vector<CachedChunks> cached_after(const std::string& object, const std::string& etag,
+                                                 size_t count_max) const = 0;
+  // The clean versions in the small tier; reads the disk for each.
+  virtual Task<Result<std::vector<CachedChunks>>> cached_small() = 0;
+  // Says anew of every clean chunk whether it is a copy.
+  virtual void classify(
+      const std::function<bool(const std::string& object, uint64_t chunk)>& is_copy) = 0;
+
   // --- staged versions, files tier ---
   // A new empty one. Durable only after its sync().
   virtual Task<Result<FileRef>> create_staged(StagedRecord record) = 0;
@@ -237,6 +273,11 @@ class Store {
   // Objects (and all below "object/") that are never evicted. Durable.
   virtual Task<Status> set_pins(std::vector<std::string> objects) = 0;
   virtual const std::vector<std::string>& pins() const = 0;
+
+  // Random, made with the directory and kept in it: who this node is to others.
+  virtual const Hash128& node_id() const = 0;
+  // How often the directory has been opened.
+  virtual uint64_t generation() const = 0;
 
   virtual StoreStats stats() const = 0;
 };

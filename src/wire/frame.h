@@ -40,8 +40,7 @@ inline constexpr uint8_t kProtocolVersion = 1;
 inline constexpr size_t kFrameHeaderBytes = 48;
 inline constexpr uint64_t kBodyBytesMax = 4 * kMiB;
 inline constexpr uint64_t kPayloadBytesMax = 1 * kMiB;
-// Payload is checksummed in pieces of so many bytes, counted from the answer's beginning.
-inline constexpr uint64_t kPieceBytes = 64 * kKiB;
+// Payload is checksummed in pieces of kPieceBytes, counted from the answer's beginning.
 // Before a connection is authenticated, no frame may be longer.
 inline constexpr uint64_t kHandshakeBytesMax = 4 * kKiB;
 
@@ -75,6 +74,7 @@ enum class Method : uint16_t {
   kForget = 19,  // an object changed: what is remembered about it is old
   kWarm = 20,    // fill chunks of yours
   kStatus = 21,
+  kDrain = 22,  // give your slots and chunks away
 };
 
 struct FrameHeader {

@@ -82,6 +82,7 @@ class MembershipImpl final : public Membership {
                  MembershipOptions options);
   ~MembershipImpl() override;
 
+  void set_address(std::string address) override { options_.self.address = std::move(address); }
   Task<Status> join(RpcPool& pool, Context context) override;
   Task<void> stop() override;
   Task<Status> drain(NodeId member, Context context) override;

@@ -27,10 +27,11 @@ struct ChunkRef {
 
 // What is kept of a chunk while its file is not loaded.
 struct ChunkState {
-  Sieve<ChunkRef>::Id node = Sieve<ChunkRef>::kNone;
-  uint16_t present = 0;  // pieces, with holes
-  uint16_t stored = 0;   // pieces that take space
+  Sieve<ChunkRef>::Id node = Sieve<ChunkRef>::kNone;  // in the sieve that `copy` names
+  uint16_t present = 0;                               // pieces, with holes
+  uint16_t stored = 0;                                // pieces that take space
   bool vouched = false;  // all present ones are; true only while not loaded
+  bool copy = false;     // another node keeps it: evicted first
 };
 
 inline constexpr uint64_t kPiecesPerChunk = kChunkBytesDefault / kPieceBytes;
@@ -48,7 +49,10 @@ class File final : public CachedFile, public std::enable_shared_from_this<File> 
   uint64_t size() const override { return size_; }
   std::vector<Range> missing(Range range) const override;
   bool vouched() const override;
-  Task<Status> fill(uint64_t offset, ConstByteSpan bytes) override;
+  using CachedFile::fill;
+  Task<Status> fill(uint64_t offset, ConstByteSpan bytes, std::span<const uint32_t> crcs,
+                    Keep keep) override;
+  Task<Result<std::unique_ptr<Loan>>> lend(Range range) override;
   Task<Status> read(uint64_t offset, ByteSpan into) override;
   Task<Status> verify() override;
   Task<Status> write(uint64_t offset, ConstByteSpan bytes) override;
@@ -86,6 +90,7 @@ class File final : public CachedFile, public std::enable_shared_from_this<File> 
     std::vector<Range>& list_;
     Range range_;
   };
+  class FileLoan;
   static bool overlaps(const std::vector<Range>& list, Range range);
 
   // --- life (file.cc) ---
@@ -127,6 +132,9 @@ class File final : public CachedFile, public std::enable_shared_from_this<File> 
   void drop_piece(uint64_t piece);
   void mark_hole(uint64_t piece, uint64_t length);
   void enter_sieve();
+  void set_copy(uint64_t chunk, bool copy);
+  // Makes sure that the pieces [first, end) are present and checked.
+  Task<Status> ensure_checked(uint64_t first, uint64_t end);
   void leave_sieve();
   void touch(Range range);
   Task<Status> check(uint64_t first, uint64_t end);

@@ -93,9 +93,9 @@ void File::enter_sieve() {
   for (uint64_t c = 0; c < chunks_.size(); ++c) {
     ChunkState& chunk = chunks_[c];
     bool inside = chunk.node != Sieve<ChunkRef>::kNone;
-    if (chunk.present > 0 && !inside) chunk.node = tier_.sieve_.insert({this, c});
+    if (chunk.present > 0 && !inside) chunk.node = tier_.sieve_of(chunk.copy).insert({this, c});
     if (chunk.present == 0 && inside) {
-      tier_.sieve_.remove(std::exchange(chunk.node, Sieve<ChunkRef>::kNone));
+      tier_.sieve_of(chunk.copy).remove(std::exchange(chunk.node, Sieve<ChunkRef>::kNone));
     }
   }
 }
@@ -103,20 +103,33 @@ void File::enter_sieve() {
 void File::leave_sieve() {
   for (ChunkState& chunk : chunks_) {
     if (chunk.node == Sieve<ChunkRef>::kNone) continue;
-    tier_.sieve_.remove(std::exchange(chunk.node, Sieve<ChunkRef>::kNone));
+    tier_.sieve_of(chunk.copy).remove(std::exchange(chunk.node, Sieve<ChunkRef>::kNone));
   }
+}
+
+void File::set_copy(uint64_t chunk_number, bool copy) {
+  ChunkState& chunk = chunks_[chunk_number];
+  if (chunk.copy == copy) return;
+  if (chunk.node != Sieve<ChunkRef>::kNone) {
+    tier_.sieve_of(chunk.copy).remove(chunk.node);
+    chunk.node = tier_.sieve_of(copy).insert({this, chunk_number});
+  }
+  chunk.copy = copy;
 }
 
 void File::touch(Range range) {
   if (record_ || range.length == 0) return;
   uint64_t last = std::min<uint64_t>((range.end() - 1) / kChunkBytesDefault, chunks_.size() - 1);
   for (uint64_t c = range.offset / kChunkBytesDefault; c <= last; ++c) {
-    if (chunks_[c].node != Sieve<ChunkRef>::kNone) tier_.sieve_.touch(chunks_[c].node);
+    if (chunks_[c].node == Sieve<ChunkRef>::kNone) continue;
+    tier_.sieve_of(chunks_[c].copy).touch(chunks_[c].node);
   }
 }
 
-Task<Status> File::fill(uint64_t offset, ConstByteSpan bytes) {
+Task<Status> File::fill(uint64_t offset, ConstByteSpan bytes, std::span<const uint32_t> crcs,
+                        Keep keep) {
   SHOAL_ASSERT(loaded_);
+  SHOAL_ASSERT(crcs.empty() || crcs.size() == pieces_of(bytes.size()));
   if (offset % kPieceBytes != 0 || offset > size_ || bytes.size() > size_ - offset ||
       (bytes.size() % kPieceBytes != 0 && offset + bytes.size() != size_)) {
     co_return fail(Code::kInvalidArgument, "fill: the range is not made of whole pieces");
@@ -164,8 +177,9 @@ Task<Status> File::fill(uint64_t offset, ConstByteSpan bytes) {
         continue;  // another fill of the same bytes was faster
       uint64_t length = piece_length(i, size_);
       ConstByteSpan piece = run.subspan(i * kPieceBytes - start, length);
-      put_piece(i,
-                {crc32c(piece), static_cast<uint32_t>(length) | Piece::kPresent | Piece::kVouched});
+      uint32_t crc = crcs.empty() ? crc32c(piece) : crcs[i - offset / kPieceBytes];
+      SHOAL_ASSERT_SLOW(crc == crc32c(piece));
+      put_piece(i, {crc, static_cast<uint32_t>(length) | Piece::kPresent | Piece::kVouched});
       if (view_) view_->set_present(i, true);
       ++added;
     }
@@ -177,6 +191,11 @@ Task<Status> File::fill(uint64_t offset, ConstByteSpan bytes) {
     if (added > 0) table_changed_ = true;
   } else if (in_index_) {
     enter_sieve();
+    if (added > 0) {
+      for (uint64_t c = offset / kChunkBytesDefault; c * kChunkBytesDefault < range.end(); ++c) {
+        set_copy(c, keep == Keep::kCopy);
+      }
+    }
   }
   SHOAL_CO_RETURN_IF_ERROR(std::move(status));
   permit.release();
@@ -187,17 +206,7 @@ Task<Status> File::fill(uint64_t offset, ConstByteSpan bytes) {
   co_return Status();
 }
 
-Task<Status> File::read(uint64_t offset, ByteSpan into) {
-  SHOAL_ASSERT(loaded_);
-  if (offset > size_ || into.size() > size_ - offset) {
-    co_return fail(Code::kInvalidArgument, fmt::format("{}: read past the end", object_));
-  }
-  if (into.empty()) co_return Status();
-  Range range{offset, into.size()};
-  RangeMark mark(*this, in_use_, range);
-  touch(range);
-  uint64_t first = offset / kPieceBytes;
-  uint64_t end = pieces_of(range.end());
+Task<Status> File::ensure_checked(uint64_t first, uint64_t end) {
   while (true) {
     bool checked = true;
     for (uint64_t i = first; i < end; ++i) {
@@ -217,14 +226,51 @@ Task<Status> File::read(uint64_t offset, ByteSpan into) {
       }
       if (!piece.has(Piece::kVouched)) checked = false;
     }
-    if (checked) break;
+    if (checked) co_return Status();
     SHOAL_CO_RETURN_IF_ERROR(co_await check(first, std::min(end, table_.pieces())));
   }
+}
+
+Task<Status> File::read(uint64_t offset, ByteSpan into) {
+  SHOAL_ASSERT(loaded_);
+  if (offset > size_ || into.size() > size_ - offset) {
+    co_return fail(Code::kInvalidArgument, fmt::format("{}: read past the end", object_));
+  }
+  if (into.empty()) co_return Status();
+  Range range{offset, into.size()};
+  RangeMark mark(*this, in_use_, range);
+  touch(range);
+  SHOAL_CO_RETURN_IF_ERROR(co_await ensure_checked(offset / kPieceBytes, pieces_of(range.end())));
   SHOAL_CO_ASSIGN_OR_RETURN(size_t got,
                             co_await disk_io::read_some(tier_.disk(), data_, offset, into));
   // The file is shorter only while a truncation or a growing write is under way: zeros.
   if (got < into.size()) std::ranges::fill(into.subspan(got), std::byte{0});
   co_return Status();
+}
+
+class File::FileLoan final : public CachedFile::Loan {
+ public:
+  FileLoan(File& file, Range range)
+      : keep_(file.shared_from_this()), mark_(file, file.in_use_, range) {}
+
+ private:
+  std::shared_ptr<File> keep_;
+  RangeMark mark_;
+};
+
+Task<Result<std::unique_ptr<CachedFile::Loan>>> File::lend(Range range) {
+  SHOAL_ASSERT(loaded_ && range.offset % kPieceBytes == 0);
+  if (record_ || range.length == 0 || range.offset > size_ || range.length > size_ - range.offset) {
+    co_return fail(Code::kInvalidArgument, fmt::format("{}: no such range to lend", object_));
+  }
+  auto loan = std::make_unique<FileLoan>(*this, range);
+  touch(range);
+  uint64_t first = range.offset / kPieceBytes;
+  uint64_t end = pieces_of(range.end());
+  SHOAL_CO_RETURN_IF_ERROR(co_await ensure_checked(first, end));
+  loan->file = data_;
+  for (uint64_t i = first; i < end; ++i) loan->crcs.push_back(table_.get(i).crc);
+  co_return std::unique_ptr<Loan>(std::move(loan));
 }
 
 Task<Status> File::verify() {

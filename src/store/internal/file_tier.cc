@@ -181,11 +181,14 @@ Task<Status> FileTier::evict_until(uint64_t bytes) {
   uint64_t failures = 0;
   auto full = [&] { return used_ > options_.capacity || bytes > options_.capacity - used_; };
   while (full() || disk_short_ > 0) {
-    auto id =
-        bytes > options_.capacity ? Sieve<ChunkRef>::kNone : sieve_.victim([](const ChunkRef& ref) {
-          return ref.file->chunk_evictable(ref.chunk);
-        });
-    if (id == Sieve<ChunkRef>::kNone || failures > 2 * sieve_.size() + 8) {
+    auto evictable = [](const ChunkRef& ref) { return ref.file->chunk_evictable(ref.chunk); };
+    Sieve<ChunkRef>* from = &copies_;
+    auto id = bytes > options_.capacity ? Sieve<ChunkRef>::kNone : copies_.victim(evictable);
+    if (id == Sieve<ChunkRef>::kNone && bytes <= options_.capacity) {
+      from = &sieve_;
+      id = sieve_.victim(evictable);
+    }
+    if (id == Sieve<ChunkRef>::kNone || failures > 2 * (sieve_.size() + copies_.size()) + 8) {
       if (full()) {
         co_return fail(Code::kNoSpace,
                        fmt::format("the cache budget of {} is full of un-uploaded, pinned or open "
@@ -196,10 +199,10 @@ Task<Status> FileTier::evict_until(uint64_t bytes) {
                      fmt::format("the disk of {} has less than {} free; free space on it",
                                  options_.directory, format_size(options_.disk_reserve)));
     }
-    ChunkRef victim = sieve_.item(id);
+    ChunkRef victim = from->item(id);
     std::shared_ptr<File> file = victim.file->shared_from_this();
     uint64_t before = evicted_bytes_;
-    sieve_.skip(id);
+    from->skip(id);
     bool evicted = co_await file->evict_chunk(victim.chunk);
     if (!evicted) ++failures;
     disk_short_ -= std::min(disk_short_, evicted_bytes_ - before);
@@ -306,6 +309,32 @@ Task<Status> FileTier::rekey(std::string from, std::string etag, std::string to,
 uint64_t FileTier::cached_bytes(const std::string& object, const std::string& etag) const {
   auto found = clean_.find(ByName::Key(object, etag));
   return found == clean_.end() ? 0 : std::min((*found)->size_, (*found)->present_ * kPieceBytes);
+}
+
+std::vector<Store::CachedChunks> FileTier::cached_after(const std::string& object,
+                                                        const std::string& etag,
+                                                        size_t count_max) const {
+  std::vector<Store::CachedChunks> result;
+  for (auto at = clean_.upper_bound(ByName::Key(object, etag));
+       at != clean_.end() && result.size() < count_max; ++at) {
+    const File& file = **at;
+    Store::CachedChunks one{file.object_, file.etag_, file.size_, {}};
+    for (uint64_t c = 0; c < file.chunks_.size(); ++c) {
+      const ChunkState& chunk = file.chunks_[c];
+      uint64_t pieces = pieces_of(file.chunk_range(c).length);
+      if (!chunk.copy && chunk.present == pieces) one.chunks.push_back(c);
+    }
+    result.push_back(std::move(one));
+  }
+  return result;
+}
+
+void FileTier::classify(const std::function<bool(const std::string&, uint64_t)>& is_copy) {
+  for (const std::shared_ptr<File>& file : clean_) {
+    for (uint64_t c = 0; c < file->chunks_.size(); ++c) {
+      if (file->chunks_[c].present > 0) file->set_copy(c, is_copy(file->object_, c));
+    }
+  }
 }
 
 // --- staged versions ---

@@ -57,6 +57,10 @@ class FileTier {
   Task<Result<FileRef>> find_staged(Hash128 write_id);
   void list_staged(std::vector<Store::Staged>& into) const;
 
+  std::vector<Store::CachedChunks> cached_after(const std::string& object, const std::string& etag,
+                                                size_t count_max) const;
+  void classify(const std::function<bool(const std::string&, uint64_t)>& is_copy);
+
   void set_pins(const std::vector<std::string>& pins);
   bool is_pinned(const std::string& object) const;
   void add_stats(StoreStats& stats) const;
@@ -73,6 +77,7 @@ class FileTier {
   };
 
   Disk& disk() { return world_.disk; }
+  Sieve<ChunkRef>& sieve_of(bool copy) { return copy ? copies_ : sieve_; }
   FileRef reference(const std::shared_ptr<File>& file);
   Task<Result<FileRef>> load_reference(std::shared_ptr<File> file);
   Task<Status> make_directory_of(Hash128 id);
@@ -116,6 +121,7 @@ class FileTier {
   std::unordered_map<Hash128, std::shared_ptr<File>> staged_;       // by write id
   std::unordered_map<const File*, std::shared_ptr<File>> leaving_;  // out of the index, in use
   Sieve<ChunkRef> sieve_;
+  Sieve<ChunkRef> copies_;  // evicted before anything of sieve_
   std::set<std::string, std::less<>> pins_;
 
   uint64_t used_ = 0;  // bytes of stored pieces and reservations

@@ -156,6 +156,37 @@ void SmallTier::forget_clean(Hash128 key) {
   index_.erase(key);
 }
 
+// Names are kept on disk only. Object and ETag; fails when the value has gone meanwhile.
+Task<Result<std::pair<std::string, std::string>>> SmallTier::names_of(SmallPlace place) {
+  Segment* segment = segment_of(place);
+  if (segment == nullptr) co_return fail(Code::kNotFound, "evicted");
+  uint64_t number = segment->number;
+  ++segment->readers;
+  Buffer head(kRecordHeaderBytes + place.info_length);
+  Status status = co_await disk_io::read_exactly(
+      disk(), segment->file, uint64_t{place.offset} * kRecordAlign, head.span());
+  segment = &segments_.at(number);
+  if (--segment->readers == 0) readers_gone_.notify_all();
+  if (!status) co_return fail(std::move(status).error());
+  std::pair<std::string, std::string> names;
+  if (!parse_names(head.part(kRecordHeaderBytes, place.info_length), names.first, names.second)) {
+    co_return fail(Code::kCorrupt, "a record without names");
+  }
+  co_return names;
+}
+
+Task<Result<std::vector<Store::CachedChunks>>> SmallTier::cached() {
+  std::vector<SmallPlace> places;
+  index_.for_each([&](Hash128, const SmallPlace& place) { places.push_back(place); });
+  std::vector<Store::CachedChunks> result;
+  for (const SmallPlace& place : places) {
+    auto names = co_await names_of(place);
+    if (!names) continue;
+    result.push_back({std::move(names->first), std::move(names->second), place.value_length, {0}});
+  }
+  co_return result;
+}
+
 Task<Result<uint64_t>> SmallTier::evict(std::string object, bool tree) {
   std::vector<std::pair<Hash128, SmallPlace>> candidates;
   if (!tree) {
@@ -183,20 +214,8 @@ Task<Result<uint64_t>> SmallTier::evict(std::string object, bool tree) {
   for (auto& [key, place] : candidates) {
     bool wanted = !tree || object.empty();
     if (!wanted) {  // names are kept on disk only
-      Segment* segment = segment_of(place);
-      if (segment == nullptr) continue;
-      uint64_t number = segment->number;
-      ++segment->readers;
-      Buffer head(kRecordHeaderBytes + place.info_length);
-      Status status = co_await disk_io::read_exactly(
-          disk(), segment->file, uint64_t{place.offset} * kRecordAlign, head.span());
-      segment = &segments_.at(number);
-      if (--segment->readers == 0) readers_gone_.notify_all();
-      std::string name;
-      std::string etag;
-      wanted = status &&
-               parse_names(head.part(kRecordHeaderBytes, place.info_length), name, etag) &&
-               name.starts_with(below);
+      auto names = co_await names_of(place);
+      wanted = names && names->first.starts_with(below);
     }
     SmallPlace* now = index_.find(key);
     if (!wanted || now == nullptr || now->version != place.version) continue;

@@ -44,6 +44,8 @@ class SmallTier {
 
   Task<Result<Buffer>> get(std::string object, std::string etag);
   Task<Status> put(std::string object, std::string etag, ConstByteSpan bytes);
+  // Every clean value on disk (not those still on their way there).
+  Task<Result<std::vector<Store::CachedChunks>>> cached();
   Task<Result<uint64_t>> evict(std::string object, bool tree);
   Task<Status> rekey(std::string from, std::string etag, std::string to, std::string new_etag);
   uint64_t cached_bytes(const std::string& object, const std::string& etag);
@@ -59,6 +61,7 @@ class SmallTier {
   void add_stats(StoreStats& stats) const;
 
  private:
+  Task<Result<std::pair<std::string, std::string>>> names_of(SmallPlace place);
   struct Segment {
     uint64_t number = 0;
     Hash128 nonce;
