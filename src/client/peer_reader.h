@@ -1,0 +1,97 @@
+// PeerReader: reads a range of one chunk from whichever member of the cluster has it or will fetch
+// it. Knows the order in which members are asked, follows redirects, and gives up on members that
+// are silent or slow, so that a dead owner costs a moment and not a hang.
+//
+// Not here: the origin. When no member can serve, the caller goes there itself.
+// Shard's thread.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "async/context.h"
+#include "async/task.h"
+#include "membership/membership.h"
+#include "observe/metrics.h"
+#include "placement/slot_map.h"
+#include "rpc/rpc.h"
+
+namespace shoal {
+
+struct PeerReadOptions {
+  uint64_t chunk_bytes = 8 * kMiB;  // the same for all nodes and clients of a cluster
+  // Without a byte for so long, the member is pinged; silent then too, it is given up. Together
+  // well below the second in which reads must go on when a node dies.
+  Duration stall = std::chrono::milliseconds(400);
+  Duration ping_timeout = std::chrono::milliseconds(300);
+  // Alive, but without a byte for so long: the next one is asked.
+  Duration slow = std::chrono::seconds(5);
+};
+
+// One range of one chunk.
+struct ChunkRange {
+  std::string object;
+  std::string etag;
+  uint64_t size = 0;    // of the object
+  uint64_t offset = 0;  // a multiple of 64 KiB
+  ByteSpan into;        // whole pieces of 64 KiB, or up to the object's end; within one chunk
+  // More of the chunk will be read: its owner may fetch all of it at once.
+  bool bulk = false;
+  // Told how many leading bytes are there and verified, and the CRC32C of each of their pieces. May
+  // be empty.
+  std::function<void(uint64_t, const std::vector<uint32_t>&)> progress = {};
+
+  uint64_t arrived = 0;        // leading bytes that are there, also after a failure
+  std::vector<uint32_t> crcs;  // of their pieces
+};
+
+struct PeerMetrics {
+  explicit PeerMetrics(Registry& registry);
+  Counter& hits;       // shoal_read_hits_peer_total: ranges that peers served
+  Counter& redirects;  // followed
+  Counter& failovers;  // members given up during a read
+};
+
+class PeerReader {
+ public:
+  // All outlive it.
+  PeerReader(World& world, RpcPool& pool, ClusterView& view, PeerMetrics& metrics, const Log& log,
+             PeerReadOptions options);
+
+  // Whether this node is to fetch the chunk from the origin itself: it owns the chunk's slot, or
+  // those before it cannot be reached, or there is nobody else.
+  bool is_own(const std::string& object, uint64_t offset) const;
+
+  // Reads the range (from `arrived` on) from the chunk's owners. kNotFound: no member can serve it,
+  // ask the origin for the rest. kStale: the owner says that the version is gone. Nothing writes to
+  // the range's memory after the return.
+  Task<Status> read(ChunkRange& range, Context context);
+  // What the member that owned the chunk before this node has of it, without any fetching; the same
+  // errors.
+  Task<Status> read_previous(ChunkRange& range, Context context);
+
+  uint64_t chunk_bytes() const { return options_.chunk_bytes; }
+
+ private:
+  struct Manner {
+    bool only_cached = false;
+    bool relay = false;
+    bool no_redirect = false;
+    bool as_owner = false;
+  };
+  // One call to one member. The member to ask instead, or zero when the range is complete.
+  Task<Result<NodeId>> ask(Member member, Manner manner, ChunkRange& range, uint64_t map_version,
+                           Context context);
+  // The same, following a redirect and coming back when it led nowhere.
+  Task<Status> ask_and_follow(Member member, Manner manner, ChunkRange& range, Context context);
+
+  World& world_;
+  RpcPool& pool_;
+  ClusterView& view_;
+  PeerMetrics& metrics_;
+  const Log& log_;
+  const PeerReadOptions options_;
+};
+
+}  // namespace shoal
