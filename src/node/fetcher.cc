@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "client/peer_reader.h"
+#include "node/internal/fetch.h"
+
 namespace shoal {
 
 namespace {
@@ -12,27 +15,14 @@ constexpr uint64_t kUnitMin = 256 * kKiB;
 constexpr uint64_t kUnitMax = 8 * kMiB;
 constexpr uint64_t kPrefetchUnitMax = 4 * kMiB;
 constexpr int kCorruptRetries = 3;
+// A read of so much from the start of an object is taken for the first of many.
+constexpr uint64_t kBulkFirst = 128 * kKiB;
+constexpr uint64_t kBulkAnywhere = 1 * kMiB;
 
 uint64_t round_down(uint64_t value) { return value / kPieceBytes * kPieceBytes; }
 uint64_t round_up(uint64_t value) { return (value + kPieceBytes - 1) / kPieceBytes * kPieceBytes; }
 
 }  // namespace
-
-struct Fetcher::Fetch {
-  Fetch(NodeCore& core, Range wanted, Permit permit)
-      : range(wanted),
-        buffer(core.buffers.take(wanted.length)),
-        memory(std::move(permit)),
-        changed(core.executor()) {}
-  Range range;
-  BufferPool::Lease buffer;
-  Permit memory;
-  uint64_t arrived = 0;  // leading bytes of the buffer that are there
-  bool done = false;     // arrived == range.length, or status tells why not
-  bool filled = false;   // left the list of fetches
-  Status status;
-  Signal changed;
-};
 
 Fetcher::Fetcher(NodeCore& core, FileRef file, std::string object, std::string etag)
     : core_(core),
@@ -99,38 +89,95 @@ std::vector<Range> Fetcher::unclaimed(Range range) {
   return open;
 }
 
-std::shared_ptr<Fetcher::Fetch> Fetcher::start(Range range, Permit memory) {
+bool Fetcher::is_own(uint64_t offset) const {
+  return core_.peers == nullptr || core_.peers->is_own(object_, offset);
+}
+
+Semaphore& Fetcher::memory_of(FetchRole role) const {
+  switch (role) {
+    case FetchRole::kOwner:
+      return core_.serve_memory;
+    case FetchRole::kRelay:
+      return core_.relay_memory;
+    case FetchRole::kReader:
+      break;
+  }
+  return core_.fetch_memory;
+}
+
+uint64_t Fetcher::unit_end(Range open, uint64_t unit) const {
+  uint64_t end = std::min(open.end(), open.offset + unit);
+  if (core_.peers == nullptr) return end;
+  uint64_t chunk = core_.peers->chunk_bytes();
+  return std::min(end, (open.offset / chunk + 1) * chunk);
+}
+
+std::shared_ptr<Fetcher::Fetch> Fetcher::start(Range range, FetchRole role, bool bulk,
+                                               Permit memory) {
   SHOAL_ASSERT(range.length > 0 && range.offset % kPieceBytes == 0);
   SHOAL_ASSERT(range.end() <= file_->size());
-  auto fetch = std::make_shared<Fetch>(core_, range, std::move(memory));
+  auto fetch = std::make_shared<Fetch>(core_, range, role, bulk, std::move(memory));
   if (!core_.gate.spawn(run(shared_from_this(), fetch))) return nullptr;
   fetches_.push_back(fetch);
   return fetch;
 }
 
+Task<Status> Fetcher::fetch_from_peers(Fetcher& self, Fetch& fetch, bool own, Context context) {
+  Fetch* raw = &fetch;  // owned by the awaiting frame
+  ChunkRange chunk;
+  chunk.object = self.object_;
+  chunk.etag = self.etag_;
+  chunk.size = self.file_->size();
+  chunk.offset = fetch.range.offset;
+  chunk.into = fetch.buffer.span();
+  chunk.bulk = fetch.bulk;
+  chunk.progress = [raw](uint64_t bytes, const std::vector<uint32_t>& crcs) {
+    raw->arrive_checked(bytes, crcs);
+  };
+  PeerReader& peers = *self.core_.peers;
+  Status status =
+      own ? co_await peers.read_previous(chunk, context) : co_await peers.read(chunk, context);
+  fetch.via_peers = false;
+  fetch.changed.notify_all();
+  co_return status;
+}
+
+// Fills the buffer: from peers where the cluster has the bytes, else from the origin.
+Task<Status> Fetcher::fetch_bytes(Fetcher& self, Fetch& fetch, Context context) {
+  NodeCore& core = self.core_;
+  if (core.peers != nullptr) {
+    bool own = fetch.role == FetchRole::kOwner || self.is_own(fetch.range.offset);
+    Status status = co_await fetch_from_peers(self, fetch, own, context);
+    if (status || status.error().code() != Code::kNotFound) co_return status;
+  }
+  // Go on where the peers left off, at a whole piece.
+  uint64_t from = fetch.checked() / kPieceBytes * kPieceBytes;
+  Fetch* raw = &fetch;  // the origin drops the callback before it ends
+  auto progress = [raw, from](uint64_t bytes) { raw->arrive(from + bytes); };
+  SteadyTime begun = core.now();
+  Status status = co_await core.origin.read(self.object_, self.etag_, fetch.range.offset + from,
+                                            fetch.buffer.span().subspan(from), progress, context);
+  if (!status) co_return status;
+  fetch.arrive(fetch.range.length);
+  core.metrics.origin_read_us.record(static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::microseconds>(core.now() - begun).count()));
+  co_return Status();
+}
+
 Task<void> Fetcher::run(std::shared_ptr<Fetcher> self, std::shared_ptr<Fetch> fetch) {
   NodeCore& core = self->core_;
-  SteadyTime begun = core.now();
-  Fetch* raw = fetch.get();  // owned by this frame; the origin drops the callback before it ends
-  auto progress = [raw](uint64_t bytes) {
-    if (bytes <= raw->arrived || bytes > raw->range.length) return;
-    raw->arrived = bytes;
-    raw->changed.notify_all();
-  };
   Context context = core.background();
   context.cancel = &core.stopping;
-  Status status = co_await core.origin.read(self->object_, self->etag_, fetch->range.offset,
-                                            fetch->buffer.span(), progress, context);
-  if (status) {
-    fetch->arrived = fetch->range.length;
-    core.metrics.origin_read_us.record(static_cast<uint64_t>(
-        std::chrono::duration_cast<std::chrono::microseconds>(core.now() - begun).count()));
-  }
-  fetch->status = status;
+  fetch->status = co_await fetch_bytes(*self, *fetch, context);
   fetch->done = true;
   fetch->changed.notify_all();
-  if (status) {
-    Status filled = co_await self->file_->fill(fetch->range.offset, fetch->buffer.span());
+  if (fetch->status) {
+    SHOAL_ASSERT(fetch->checked() == fetch->range.length);
+    auto keep = fetch->role == FetchRole::kOwner || self->is_own(fetch->range.offset)
+                    ? CachedFile::Keep::kOwned
+                    : CachedFile::Keep::kCopy;
+    Status filled =
+        co_await self->file_->fill(fetch->range.offset, fetch->buffer.span(), fetch->crcs, keep);
     if (!filled && filled.error().code() != Code::kNoSpace) {
       core.log.warning("caching {}: {}", self->object_, filled.error().to_string());
     }
@@ -148,17 +195,35 @@ Task<void> Fetcher::wait_idle() {
   }
 }
 
-Task<Status> Fetcher::demand(Range range, Context context) {
+Task<Status> Fetcher::demand(Range range, FetchRole role, bool bulk, Context context) {
   while (true) {
     std::vector<Range> open = unclaimed(range);
     if (open.empty()) co_return Status();
-    Range next{open[0].offset, std::min(open[0].length, kUnitMax)};
-    auto memory = co_await core_.fetch_memory.acquire(next.length, context);
+    Range next = open[0];
+    bool own = role == FetchRole::kOwner || is_own(next.offset);
+    if (core_.peers != nullptr && own && bulk) {
+      // The whole chunk in one request to the origin, whichever part was asked for first.
+      uint64_t chunk = core_.peers->chunk_bytes();
+      uint64_t begin = next.offset / chunk * chunk;
+      for (const Range& hole : unclaimed({begin, std::min(chunk, file_->size() - begin)})) {
+        if (hole.offset <= next.offset && next.offset < hole.end()) next = hole;
+      }
+    }
+    next.length = unit_end(next, kUnitMax) - next.offset;
+    if (role == FetchRole::kRelay) {
+      auto memory = core_.relay_memory.try_acquire(next.length);
+      if (!memory) co_return fail(Code::kBusy, "no memory to relay now");
+      if (start(next, role, bulk, std::move(*memory)) == nullptr) {
+        co_return fail(Code::kCancelled, "shutting down");
+      }
+      continue;
+    }
+    auto memory = co_await memory_of(role).acquire(next.length, context);
     if (!memory) co_return fail(std::move(memory).error());
     // Others may have begun meanwhile: look again, now holding the memory.
-    open = unclaimed(next);
-    if (open.empty() || open[0] != next) continue;
-    if (start(next, std::move(*memory)) == nullptr) {
+    std::vector<Range> still = unclaimed(next);
+    if (still.empty() || still[0] != next) continue;
+    if (start(next, role, bulk, std::move(*memory)) == nullptr) {
       co_return fail(Code::kCancelled, "shutting down");
     }
   }
@@ -189,14 +254,18 @@ void Fetcher::prefetch(Range asked, ReadPattern& pattern) {
   uint64_t at = std::max(pattern.ahead, round_down(asked.offset));
   if (at >= limit || (limit < file_->size() && limit - at < unit)) return;
   for (const Range& gap : unclaimed({at, limit - at})) {
-    for (uint64_t offset = gap.offset; offset < gap.end(); offset += unit) {
-      Range part{offset, std::min(unit, gap.end() - offset)};
-      auto memory = core_.fetch_memory.try_acquire(part.length);
+    for (uint64_t offset = gap.offset; offset < gap.end();) {
+      // Of an own chunk all at once: other nodes will want the rest from here.
+      bool whole = core_.peers != nullptr && is_own(offset);
+      uint64_t end = unit_end({offset, gap.end() - offset}, whole ? kUnitMax : unit);
+      auto memory = core_.fetch_memory.try_acquire(end - offset);
       if (!memory) {
         pattern.ahead = offset;
         return;
       }
-      if (start(part, std::move(*memory)) == nullptr) return;
+      Range part{offset, end - offset};
+      if (start(part, FetchRole::kReader, true, std::move(*memory)) == nullptr) return;
+      offset = end;
     }
   }
   pattern.ahead = std::max(pattern.ahead, limit);
@@ -206,12 +275,14 @@ Task<Status> Fetcher::read(uint64_t offset, ByteSpan into, ReadPattern* pattern,
   SHOAL_ASSERT(offset + into.size() <= file_->size());
   Range asked{offset, into.size()};
   if (asked.length == 0) co_return Status();
+  bool bulk = (pattern != nullptr && pattern->window > 0) || asked.length >= kBulkAnywhere ||
+              (offset == 0 && asked.length >= kBulkFirst);
   std::vector<Range> gaps = file_->missing(asked);
   if (gaps.empty()) {
     core_.metrics.read_hits.add();
   } else {
     core_.metrics.read_misses.add();
-    SHOAL_CO_RETURN_IF_ERROR(co_await demand(asked, context));
+    SHOAL_CO_RETURN_IF_ERROR(co_await demand(asked, FetchRole::kReader, bulk, context));
   }
   if (pattern != nullptr) prefetch(asked, *pattern);
 
@@ -224,7 +295,7 @@ Task<Status> Fetcher::read(uint64_t offset, ByteSpan into, ReadPattern* pattern,
       Status status = co_await file_->read(at, into.subspan(at - offset, present_end - at));
       if (!status && status.error().code() == Code::kCorrupt && !file_->staged() &&
           ++corrupt <= kCorruptRetries) {
-        SHOAL_CO_RETURN_IF_ERROR(co_await demand(asked, context));
+        SHOAL_CO_RETURN_IF_ERROR(co_await demand(asked, FetchRole::kReader, bulk, context));
         continue;
       }
       SHOAL_CO_RETURN_IF_ERROR(std::move(status));
@@ -233,7 +304,8 @@ Task<Status> Fetcher::read(uint64_t offset, ByteSpan into, ReadPattern* pattern,
     }
     std::shared_ptr<Fetch> fetch = find(at);
     if (fetch == nullptr) {  // evicted or failed to be cached since: fetch again
-      SHOAL_CO_RETURN_IF_ERROR(co_await demand({at, asked.end() - at}, context));
+      Range rest{at, asked.end() - at};
+      SHOAL_CO_RETURN_IF_ERROR(co_await demand(rest, FetchRole::kReader, bulk, context));
       continue;
     }
     uint64_t want = std::min(asked.end(), fetch->range.end()) - fetch->range.offset;
@@ -248,20 +320,21 @@ Task<Status> Fetcher::read(uint64_t offset, ByteSpan into, ReadPattern* pattern,
   co_return Status();
 }
 
-Task<Status> Fetcher::complete(Range range, std::function<void(uint64_t)> progress,
+Task<Status> Fetcher::complete(Range range, FetchRole role, std::function<void(uint64_t)> progress,
                                Context context) {
   range.length = std::min(range.end(), file_->size()) - range.offset;
   uint64_t at = range.offset;
   while (at < range.end()) {
     // Keep a window in flight, wait for its first part.
     uint64_t window = std::min<uint64_t>(range.end(), at + core_.options.prefetch_bytes_max);
-    Range now{at, std::min<uint64_t>(kUnitMax, range.end() - at)};
-    SHOAL_CO_RETURN_IF_ERROR(co_await demand(now, context));
+    Range now{at, unit_end({at, range.end() - at}, kUnitMax) - at};
+    SHOAL_CO_RETURN_IF_ERROR(co_await demand(now, role, true, context));
     for (const Range& gap : unclaimed({at, window - at})) {
-      for (uint64_t offset = gap.offset; offset < gap.end(); offset += kUnitMax) {
-        Range part{offset, std::min(kUnitMax, gap.end() - offset)};
-        auto memory = core_.fetch_memory.try_acquire(part.length);
-        if (!memory || start(part, std::move(*memory)) == nullptr) break;
+      for (uint64_t offset = gap.offset; offset < gap.end();) {
+        Range part{offset, unit_end({offset, gap.end() - offset}, kUnitMax) - offset};
+        auto memory = memory_of(role).try_acquire(part.length);
+        if (!memory || start(part, role, true, std::move(*memory)) == nullptr) break;
+        offset = part.end();
       }
     }
     while (auto fetch = find_in(now)) {

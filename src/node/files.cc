@@ -5,16 +5,13 @@
 #include <cstring>
 
 #include "base/object_name.h"
+#include "node/chunk_filler.h"
 #include "node/fetcher.h"
 #include "node/file_system_impl.h"
 
 namespace shoal {
 
 namespace {
-
-// Clean objects up to this size are fetched whole; larger ones by piece, so that one small read of
-// a cold file moves at most two pieces.
-constexpr uint64_t kFetchWholeMax = 2 * kPieceBytes;
 
 bool is_cache_trouble(const Error& error) {
   return error.code() == Code::kNoSpace || error.code() == Code::kDiskError ||
@@ -100,24 +97,20 @@ Task<Status> FileSystemImpl::load(Inode& inode, Context context) {
   std::string path = tree_.path(inode);
   std::string etag = inode.etag;
   uint64_t size = inode.size;
-  if (size <= kSmallBytesMax) {
+  if (size <= kFetchWholeMax) {
+    SHOAL_CO_ASSIGN_OR_RETURN(
+        std::shared_ptr<Buffer> bytes,
+        co_await core_.filler->small({path, etag, size}, FetchRole::kReader, context));
+    inode.content.small = std::make_shared<std::string>(as_text(bytes->span()));
+    co_return Status();
+  }
+  if (size <= kSmallBytesMax) {  // written here, then committed from the small tier
     auto cached = co_await core_.store.get_small(path, etag);
     if (cached && cached->size() == size) {
       core_.metrics.read_hits.add();
       inode.content.small = std::make_shared<std::string>(as_text(cached->span()));
       co_return Status();
     }
-  }
-  if (size <= kFetchWholeMax) {
-    core_.metrics.read_misses.add();
-    auto memory = co_await core_.fetch_memory.acquire(size, context);
-    if (!memory) co_return fail(std::move(memory).error());
-    Buffer bytes(size);
-    SHOAL_CO_RETURN_IF_ERROR(co_await core_.origin.read(path, etag, 0, bytes.span(), {}, context));
-    Status kept = co_await core_.store.put_small(path, etag, bytes.span());
-    if (!kept) core_.log.debug("not caching {}: {}", path, kept.error().to_string());
-    inode.content.small = std::make_shared<std::string>(as_text(bytes.span()));
-    co_return Status();
   }
   SHOAL_CO_ASSIGN_OR_RETURN(FileRef file, co_await core_.store.open_file(path, etag, size));
   set_file(inode, std::move(file), true, path, etag);
@@ -374,6 +367,7 @@ Task<Result<size_t>> FileSystemImpl::read(HandleId id, uint64_t offset, ByteSpan
     core_.metrics.read_hits.add();
     SHOAL_CO_RETURN_IF_ERROR(co_await content.file->read(offset, into));
   }
+  core_.metrics.read_bytes.add(into.size());
   co_return into.size();
 }
 
@@ -426,22 +420,17 @@ Task<Status> FileSystemImpl::warm_object(const ObjectInfo& info,
                                          std::function<void(uint64_t)> progress, Context context) {
   if (info.size == 0 || !is_representable(info.name)) co_return Status();
   if (info.size <= kFetchWholeMax) {
-    auto cached = co_await core_.store.get_small(info.name, info.etag);
-    if (!cached) {
-      auto memory = co_await core_.fetch_memory.acquire(info.size, context);
-      if (!memory) co_return fail(std::move(memory).error());
-      Buffer bytes(info.size);
-      SHOAL_CO_RETURN_IF_ERROR(
-          co_await core_.origin.read(info.name, info.etag, 0, bytes.span(), {}, context));
-      SHOAL_CO_RETURN_IF_ERROR(co_await core_.store.put_small(info.name, info.etag, bytes.span()));
-    }
+    auto bytes = co_await core_.filler->small({info.name, info.etag, info.size}, FetchRole::kReader,
+                                              context);
+    if (!bytes) co_return fail(std::move(bytes).error());
     if (progress) progress(info.size);
     co_return Status();
   }
   SHOAL_CO_ASSIGN_OR_RETURN(FileRef file,
                             co_await core_.store.open_file(info.name, info.etag, info.size));
   auto fetcher = Fetcher::of(core_, std::move(file), info.name, info.etag);
-  co_return co_await fetcher->complete({0, info.size}, std::move(progress), context);
+  co_return co_await fetcher->complete({0, info.size}, FetchRole::kReader, std::move(progress),
+                                       context);
 }
 
 Task<void> FileSystemImpl::shut_down() {

@@ -68,7 +68,7 @@ Task<void> fetch_page(NodeCore& core, std::shared_ptr<Listing> listing, ListOpti
     next.marker = std::move(marker);
     ahead->next = ask_for_page(core, listing, std::move(next), limit);
   };
-  ahead->page = co_await core.origin.list(options, Context::within(core.executor(), limit));
+  ahead->page = co_await core.lookups->list(options, Context::within(core.executor(), limit));
   ahead->arrived.notify_all();
 }
 
@@ -89,6 +89,7 @@ Task<Status> take_pages(NodeCore& core, std::shared_ptr<Listing> listing, std::s
     while (!ahead->page) SHOAL_CO_RETURN_IF_ERROR(co_await ahead->arrived.wait({}));
     if (!*ahead->page) co_return fail(std::move(*ahead->page).error());
     ListPage page = std::move(**ahead->page);
+    listing->age = std::max(listing->age, page.age);
     options.marker = std::move(page.next_marker);
     bool last = options.marker.empty();
     // The next page comes while this one is taken in.
@@ -120,7 +121,7 @@ Task<void> fetch_pages(NodeCore& core, std::shared_ptr<Listing> listing, std::st
   Listing& into = *listing;
   into.status = co_await take_pages(core, listing, std::move(directory), limit);
   into.complete = true;
-  into.fresh_until = core.now() + core.options.attr_ttl;
+  into.fresh_until = core.now() + core.options.attr_ttl - into.age;
   into.changed.notify_all();
 }
 

@@ -33,6 +33,7 @@ struct Listing {
   mutable std::unordered_map<std::string_view, const ListedEntry*> by_name;  // made by find()
   bool complete = false;
   Status status;             // why it ended early
+  Duration age{0};           // of the oldest page, when it came
   bool usable = true;        // false once a local change made it wrong
   SteadyTime fresh_until{};  // for look-ups, when complete
   size_t consumed = 0;       // how far the furthest reader is

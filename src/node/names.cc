@@ -125,7 +125,7 @@ Inode& FileSystemImpl::adopt(Inode& directory, const std::string& name, const Ob
     bool same_kind = child->attributes.kind == attributes.kind;
     if (child->staged != nullptr) return *child;
     if (same_kind && (child->is_directory() || child->etag == info.etag)) {
-      child->fresh_until = core_.now() + core_.options.attr_ttl;
+      child->fresh_until = core_.now() + core_.options.attr_ttl - info.age;
       if (child->is_directory() && !info.etag.empty()) {
         child->etag = info.etag;
         child->marker = true;
@@ -143,7 +143,7 @@ Inode& FileSystemImpl::adopt(Inode& directory, const std::string& name, const Ob
   made.modified = info.modified;
   made.changed = info.modified;
   made.accessed = made.attributes.modified.value_or(info.modified);
-  made.fresh_until = core_.now() + core_.options.attr_ttl;
+  made.fresh_until = core_.now() + core_.options.attr_ttl - info.age;
   return made;
 }
 
@@ -167,13 +167,13 @@ Inode& FileSystemImpl::adopt_staged(Inode& directory, const std::string& name,
 }
 
 Task<Result<ObjectInfo>> FileSystemImpl::head_or_prefix(std::string path) {
-  auto info = co_await core_.origin.head(path, core_.background());
+  auto info = co_await core_.lookups->head(path, core_.background());
   if (info || info.error().code() != Code::kNotFound) co_return info;
   ListOptions below;
   below.prefix = path + "/";
   below.recursive = true;
   below.entries_max = 1;
-  auto page = co_await core_.origin.list(below, core_.background());
+  auto page = co_await core_.lookups->list(below, core_.background());
   if (!page) co_return fail(std::move(page).error());
   if (page->objects.empty() && page->prefixes.empty()) co_return info;
   ObjectInfo directory;
@@ -243,7 +243,7 @@ Task<Result<Inode*>> FileSystemImpl::resolve(Inode& directory, std::string name,
     }
     if (directory.absent_until.size() >= kAbsentNamesMax) directory.absent_until.clear();
     if (core_.options.negative_ttl > Duration(0)) {
-      directory.absent_until[name] = core_.now() + core_.options.negative_ttl;
+      directory.absent_until[name] = core_.now() + core_.negative_ttl_here();
     }
   } else if (is_outage(info.error()) && child != nullptr && may_be_stale) {
     // The origin is away: old attributes are better than none, and said to be so.
@@ -544,7 +544,7 @@ Task<Status> FileSystemImpl::remove_file_locked(Inode& directory, Inode& inode, 
   tree_.detach(inode);
   changed_names(directory, name);
   if (remove_object && core_.options.negative_ttl > Duration(0)) {
-    directory.absent_until[name] = core_.now() + core_.options.negative_ttl;
+    directory.absent_until[name] = core_.now() + core_.negative_ttl_here();
   }
   co_return Status();
 }

@@ -3,7 +3,9 @@
 #include <algorithm>
 
 #include "base/object_name.h"
+#include "node/cluster.h"
 #include "node/file_system_impl.h"
+#include "node/messages.h"
 
 namespace shoal {
 
@@ -15,33 +17,60 @@ constexpr size_t kWarmBatch = 1000;
 class NodeImpl final : public Node {
  public:
   NodeImpl(World& world, Origin& origin, Store& store, Registry& registry, const Log& log,
-           NodeOptions options)
-      : core_(world, origin, store, registry, log, std::move(options)), file_system_(core_) {}
+           NodeOptions options, Cluster* cluster)
+      : core_(world, origin, store, registry, log, std::move(options), cluster),
+        file_system_(core_),
+        jobs_(core_, [this] { return file_system_.write_back().bytes(); }) {}
 
-  void begin() { file_system_.write_back().start(); }
+  void begin();
   FileSystem& file_system() override { return file_system_; }
   Task<Status> stop() override;
   NodeStatus status() const override;
   Task<Status> sync(std::string path, std::function<void(const SyncProgress&)> progress,
                     Context context) override;
-  Task<Status> warm(std::string path, std::function<void(const WarmProgress&)> progress,
-                    Context context) override;
+  Task<Status> warm(std::string path, bool everywhere,
+                    std::function<void(const WarmProgress&)> progress, Context context) override;
+  Task<Status> drain(std::string member, std::function<void(const DrainProgress&)> progress,
+                     Context context) override;
   Task<Status> set_pin(std::string path, bool pinned, Context context) override;
   Task<Result<uint64_t>> evict(std::string path, Context context) override;
 
  private:
-  Task<Status> warm_one(ObjectInfo info, WarmProgress* totals,
+  Task<Status> warm_one(ObjectInfo info, bool everywhere, WarmProgress* totals,
                         const std::function<void(const WarmProgress&)>* progress, Context context);
+  Result<Member> find_member(const std::string& name) const;
+  Task<Result<DrainProgress>> ask_drain(Member member, Context context);
 
   NodeCore core_;
   // Mutable access from const status(): the write-back answers const questions only.
   FileSystemImpl file_system_;
+  ClusterJobs jobs_;
 };
+
+void NodeImpl::begin() {
+  file_system_.write_back().start();
+  if (core_.cluster == nullptr) return;
+  Membership& membership = core_.cluster->membership();
+  auto classify = [this](const SlotMap& map) {
+    core_.store.classify([&](const std::string& object, uint64_t chunk) {
+      auto owners = map.owners_of(slot_of_chunk(object, chunk));
+      return owners[0] != map.index_of(core_.cluster->membership().self());
+    });
+  };
+  classify(*membership.map());
+  // The cluster's listeners live as long as it; after stop() there is nothing to classify.
+  membership.on_change([this, classify](const SlotMap& map) {
+    if (!core_.gate.closed()) classify(map);
+  });
+  core_.cluster->attach(core_, jobs_);
+}
 
 Task<Status> NodeImpl::stop() {
   co_await file_system_.shut_down();
   co_await file_system_.write_back().stop();
   core_.stopping.request();
+  if (core_.cluster != nullptr) co_await core_.cluster->stop_serving();
+  co_await core_.filler->close();
   co_await core_.gate.close();
   co_return Status();
 }
@@ -88,7 +117,7 @@ Task<Status> NodeImpl::sync(std::string path, std::function<void(const SyncProgr
   }
 }
 
-Task<Status> NodeImpl::warm_one(ObjectInfo info, WarmProgress* totals,
+Task<Status> NodeImpl::warm_one(ObjectInfo info, bool everywhere, WarmProgress* totals,
                                 const std::function<void(const WarmProgress&)>* progress,
                                 Context context) {
   auto add = [totals, progress](uint64_t bytes) {
@@ -96,7 +125,9 @@ Task<Status> NodeImpl::warm_one(ObjectInfo info, WarmProgress* totals,
     if (*progress) (*progress)(*totals);
   };
   std::string name = info.name;
-  Status status = co_await file_system_.warm_object(info, add, context);
+  Status status = core_.cluster == nullptr ? co_await file_system_.warm_object(info, add, context)
+                                           : co_await jobs_.warm({info.name, info.etag, info.size},
+                                                                 everywhere, add, context);
   if (!status && status.error().code() == Code::kStale) status = Status();  // changed meanwhile
   if (!status) co_return fail(std::move(status).error().with_context("warming " + name));
   ++totals->objects_done;
@@ -104,8 +135,9 @@ Task<Status> NodeImpl::warm_one(ObjectInfo info, WarmProgress* totals,
   co_return Status();
 }
 
-Task<Status> NodeImpl::warm(std::string path, std::function<void(const WarmProgress&)> progress,
-                            Context context) {
+Task<Status> NodeImpl::warm(std::string path, bool everywhere,
+                            std::function<void(const WarmProgress&)> progress, Context context) {
+  uint64_t copies = everywhere && core_.cluster != nullptr ? jobs_.members() : 1;
   WarmProgress totals;
   std::vector<ObjectInfo> batch;
   if (!path.empty()) {
@@ -135,8 +167,8 @@ Task<Status> NodeImpl::warm(std::string path, std::function<void(const WarmProgr
     totals.objects_total += batch.size();
     std::vector<Task<Status>> tasks;
     for (ObjectInfo& info : batch) {
-      totals.bytes_total += info.size;
-      tasks.push_back(warm_one(std::move(info), &totals, &progress, context));
+      totals.bytes_total += info.size * copies;
+      tasks.push_back(warm_one(std::move(info), everywhere, &totals, &progress, context));
     }
     batch.clear();
     if (progress) progress(totals);
@@ -147,6 +179,60 @@ Task<Status> NodeImpl::warm(std::string path, std::function<void(const WarmProgr
   if (!any && !path.empty())
     co_return fail(Code::kNotFound, path + ": no such object or directory");
   co_return Status();
+}
+
+Result<Member> NodeImpl::find_member(const std::string& name) const {
+  if (core_.cluster == nullptr) {
+    return fail(Code::kInvalidArgument,
+                "this node is not in a cluster; it was started without "
+                "--cluster");
+  }
+  std::shared_ptr<const SlotMap> map = core_.cluster->membership().map();
+  std::string known;
+  const Member* found = nullptr;
+  for (const Member& member : map->members) {
+    known += (known.empty() ? "" : ", ") + member.name;
+    bool self = name.empty() && member.id == core_.cluster->membership().self();
+    if (!self && member.name != name && member.address != name && member.id.to_hex() != name) {
+      continue;
+    }
+    if (found != nullptr) {
+      return fail(Code::kConflict, "several members are called " + name + "; give an id");
+    }
+    found = &member;
+  }
+  if (found == nullptr) {
+    return fail(Code::kNotFound, (name.empty() ? "this node" : name) +
+                                     " is no member of the cluster; members are " + known);
+  }
+  if (jobs_.members() < 2) {
+    return fail(Code::kInvalidArgument, "nobody else is up to take over what it holds");
+  }
+  return *found;
+}
+
+Task<Result<DrainProgress>> NodeImpl::ask_drain(Member member, Context context) {
+  if (member.id == core_.cluster->membership().self()) co_return jobs_.drain();
+  auto answer = co_await core_.cluster->pool().call(
+      member.address, member.id, Method::kDrain, wire::DrainRequest().SerializeAsString(), nullptr,
+      0, context.tightened(core_.executor(), std::chrono::seconds(10)));
+  if (!answer) co_return fail(std::move(answer).error());
+  SHOAL_CO_ASSIGN_OR_RETURN(auto reply, parse_message<wire::DrainReply>(*answer, "an answer"));
+  co_return DrainProgress{reply.done(), reply.bytes_done(), reply.bytes_total(),
+                          reply.dirty_bytes(), reply.error()};
+}
+
+Task<Status> NodeImpl::drain(std::string name, std::function<void(const DrainProgress&)> progress,
+                             Context context) {
+  SHOAL_CO_ASSIGN_OR_RETURN(Member member, find_member(name));
+  while (true) {
+    SHOAL_CO_ASSIGN_OR_RETURN(DrainProgress now, co_await ask_drain(member, context));
+    if (progress) progress(now);
+    if (now.done) co_return Status();
+    if (!now.error.empty()) co_return fail(Code::kUnavailable, member.name + ": " + now.error);
+    SHOAL_CO_RETURN_IF_ERROR(
+        co_await sleep_for(core_.executor(), std::chrono::milliseconds(200), context));
+  }
 }
 
 Task<Status> NodeImpl::set_pin(std::string path, bool pinned, Context context) {
@@ -176,8 +262,9 @@ Task<Result<uint64_t>> NodeImpl::evict(std::string path, Context context) {
 
 Task<Result<std::unique_ptr<Node>>> Node::start(World& world, Origin& origin, Store& store,
                                                 Registry& registry, const Log& log,
-                                                NodeOptions options) {
-  auto node = std::make_unique<NodeImpl>(world, origin, store, registry, log, std::move(options));
+                                                NodeOptions options, Cluster* cluster) {
+  auto node =
+      std::make_unique<NodeImpl>(world, origin, store, registry, log, std::move(options), cluster);
   node->begin();
   co_return std::unique_ptr<Node>(std::move(node));
 }

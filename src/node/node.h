@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "node/cluster_jobs.h"
 #include "node/file_system.h"
 #include "node/node_core.h"
 #include "node/write_back.h"
@@ -40,9 +41,10 @@ struct SyncProgress {
 class Node {
  public:
   // Recovers what was staged and starts its upload. The origin has been probed by the caller.
+  // `cluster`: joined already; the node serves its peers until stop(). Null: a node by itself.
   static Task<Result<std::unique_ptr<Node>>> start(World& world, Origin& origin, Store& store,
                                                    Registry& registry, const Log& log,
-                                                   NodeOptions options);
+                                                   NodeOptions options, Cluster* cluster = nullptr);
   virtual ~Node() = default;
 
   virtual FileSystem& file_system() = 0;
@@ -55,9 +57,15 @@ class Node {
   // Returns when everything staged at or below the path is in the origin.
   virtual Task<Status> sync(std::string path, std::function<void(const SyncProgress&)> progress,
                             Context context) = 0;
-  // Brings the object, or everything below the directory, into the cache. kNotFound if neither.
-  virtual Task<Status> warm(std::string path, std::function<void(const WarmProgress&)> progress,
-                            Context context) = 0;
+  // Brings the object, or everything below the directory, into the cache: in a cluster each chunk
+  // into its owner's, or with `everywhere` into every member's. kNotFound if neither.
+  virtual Task<Status> warm(std::string path, bool everywhere,
+                            std::function<void(const WarmProgress&)> progress, Context context) = 0;
+  // Gives this node's (zero: or another member's) slots and chunks away and takes it out of the
+  // cluster. Returns when that is done; it goes on if the context ends before. kNotFound: no such
+  // member, by id, name or address; kInvalidArgument: there is no cluster, or nobody else in it.
+  virtual Task<Status> drain(std::string member, std::function<void(const DrainProgress&)> progress,
+                             Context context) = 0;
   virtual Task<Status> set_pin(std::string path, bool pinned, Context context) = 0;
   // Bytes freed. kBusy while the object is staged.
   virtual Task<Result<uint64_t>> evict(std::string path, Context context) = 0;

@@ -1,5 +1,9 @@
 #include "node/node_core.h"
 
+#include "node/chunk_filler.h"
+#include "node/cluster.h"
+#include "node/cluster_lookups.h"
+
 namespace shoal {
 
 NodeMetrics::NodeMetrics(Registry& registry)
@@ -12,20 +16,49 @@ NodeMetrics::NodeMetrics(Registry& registry)
           registry.counter("shoal_hidden_names_total", "Listed objects that no path can show.")),
       stale_served(registry.counter("shoal_stale_attributes_total",
                                     "Look-ups answered from old attributes in an outage.")),
+      served_bytes(registry.counter("shoal_served_bytes_total", "Bytes sent to other nodes.")),
+      read_bytes(registry.counter("shoal_read_bytes_total", "Bytes that programs read here.")),
       origin_read_us(
           registry.histogram("shoal_origin_read_microseconds", "Time of one fetched range.")) {}
 
+namespace {
+
+std::unique_ptr<Lookups> make_lookups(World& world, Origin& origin, const NodeOptions& options,
+                                      Cluster* cluster, Gate& gate) {
+  if (cluster == nullptr) return std::make_unique<OriginLookups>(origin);
+  LookupLimits limits;
+  limits.attr_ttl = options.attr_ttl;
+  limits.negative_ttl = options.negative_ttl / 2;  // NodeCore::negative_ttl_here()
+  return std::make_unique<ClusterLookups>(world, origin, cluster->attributes(), cluster->pool(),
+                                          cluster->membership(), gate, limits);
+}
+
+}  // namespace
+
 NodeCore::NodeCore(World& world_in, Origin& origin_in, Store& store_in, Registry& registry,
-                   const Log& log_in, NodeOptions options_in)
+                   const Log& log_in, NodeOptions options_in, Cluster* cluster_in)
     : world(world_in),
-      origin(origin_in),
+      options(std::move(options_in)),
+      gate(world_in.executor),
+      lookups(make_lookups(world_in, origin_in, options, cluster_in, gate)),
+      telling_origin(cluster_in != nullptr ? make_telling_origin(origin_in, *lookups) : nullptr),
+      origin(cluster_in != nullptr ? *telling_origin : origin_in),
       store(store_in),
       log(log_in),
-      options(std::move(options_in)),
       metrics(registry),
+      cluster(cluster_in),
+      peers(cluster_in != nullptr ? &cluster_in->reader() : nullptr),
       buffers(world_in.executor),
       fetch_memory(world_in.executor, std::max<uint64_t>(options.memory / 2, 16 * kMiB)),
+      serve_memory(world_in.executor, std::max<uint64_t>(options.memory / 8, 16 * kMiB)),
+      relay_memory(world_in.executor, std::max<uint64_t>(options.memory / 8, 16 * kMiB)),
       upload_memory(world_in.executor, std::max<uint64_t>(options.memory / 4, 16 * kMiB)),
-      gate(world_in.executor) {}
+      filler(std::make_unique<ChunkFiller>(*this)) {}
+
+NodeCore::~NodeCore() = default;
+
+uint64_t NodeCore::map_version() const {
+  return cluster == nullptr ? 0 : cluster->membership().current();
+}
 
 }  // namespace shoal

@@ -2,12 +2,14 @@
 // Owned by Node; shard's thread.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <unordered_map>
 
 #include "async/gate.h"
 #include "async/sync.h"
 #include "node/buffer_pool.h"
+#include "node/lookups.h"
 #include "observe/log.h"
 #include "observe/metrics.h"
 #include "origin/origin.h"
@@ -30,7 +32,9 @@ struct NodeOptions {
   uint32_t uploads_max = 4;                 // objects uploaded at the same time
   uint32_t upload_blocks_max = 16;          // blocks in flight over all uploads
   Duration origin_timeout = std::chrono::seconds(60);  // one background request, retries included
-  uint32_t uid = 0;                                    // of objects that carry none
+  // Bytes per second that a hand-over may bring in; reads by programs and peers come first.
+  uint64_t hand_over_rate = 512 * kMiB;
+  uint32_t uid = 0;  // of objects that carry none
   uint32_t gid = 0;
   uint32_t file_mode = 0644;
   uint32_t directory_mode = 0755;
@@ -45,31 +49,51 @@ struct NodeMetrics {
   Counter& conflicts;
   Counter& hidden_names;      // objects whose names no path can show
   Counter& stale_served;      // look-ups answered from old attributes while the origin was away
+  Counter& served_bytes;      // sent to other nodes
+  Counter& read_bytes;        // by programs here
   Histogram& origin_read_us;  // time to the whole fetched range
 };
 
+class ChunkFiller;
+class Cluster;
 class Fetcher;
+class PeerReader;
 
 struct NodeCore {
+  // `cluster_in` may be null: a node by itself.
   NodeCore(World& world_in, Origin& origin_in, Store& store_in, Registry& registry,
-           const Log& log_in, NodeOptions options_in);
+           const Log& log_in, NodeOptions options_in, Cluster* cluster_in);
+  ~NodeCore();
 
   World& world;
-  Origin& origin;
+  const NodeOptions options;
+  Gate gate;                         // fetches, listings, background checks
+  Cancel stopping;                   // requested when the node stops: ends what runs in the gate
+  std::unique_ptr<Lookups> lookups;  // for what may be as old as the TTL
+  std::unique_ptr<Origin> telling_origin;  // in a cluster: tells the others of changes
+  Origin& origin;                          // for what is written, and what must be known for sure
   Store& store;
   const Log& log;
-  const NodeOptions options;
   NodeMetrics metrics;
+  Cluster* cluster;         // null: a node by itself
+  PeerReader* peers;        // the cluster's; null: a node by itself
   BufferPool buffers;       // for what these permits allow
-  Semaphore fetch_memory;   // bytes of fetch buffers
+  Semaphore fetch_memory;   // bytes of fetch buffers for readers here
+  Semaphore serve_memory;   // of those for other nodes, as owner
+  Semaphore relay_memory;   // of those for other nodes, as relay
   Semaphore upload_memory;  // bytes of upload buffers
   // Every live fetcher by its file, so that a file closed and opened again joins what is in flight.
   std::unordered_map<const CachedFile*, Fetcher*> fetchers;
-  Gate gate;        // fetches, listings, background checks
-  Cancel stopping;  // requested when the node stops: ends what runs in the gate
+  std::unique_ptr<ChunkFiller> filler;
 
   Executor& executor() { return world.executor; }
   SteadyTime now() const { return world.executor.now(); }
+  // Of the slot map that this node knows; 0 without a cluster.
+  uint64_t map_version() const;
+  // Absence is trusted by the owner of a name and by who asked it: half of the time each.
+  Duration negative_ttl_here() const {
+    return cluster == nullptr ? options.negative_ttl : options.negative_ttl / 2;
+  }
   Context background() const { return Context::within(world.executor, options.origin_timeout); }
   // For a caller that waits for single requests: not longer than the origin may take.
   Context patient(Context context) const {

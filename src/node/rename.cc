@@ -48,8 +48,8 @@ Task<Status> FileSystemImpl::rename_staged(Inode& source, std::string from, std:
     SHOAL_CO_RETURN_IF_ERROR(co_await seal(source, version->record.sealed, context));
   }
   if (source.content.fetcher) {  // the base's name goes away: bring what is still missing
-    SHOAL_CO_RETURN_IF_ERROR(
-        co_await source.content.fetcher->complete({0, source.content.file->size()}, {}, context));
+    SHOAL_CO_RETURN_IF_ERROR(co_await source.content.fetcher->complete(
+        {0, source.content.file->size()}, FetchRole::kReader, {}, context));
   }
   if (maybe_there) {
     co_await write_back_.let_late_commits_pass(from);
@@ -199,8 +199,8 @@ Task<Status> FileSystemImpl::rename_directory_of(Inode& source, Inode& to_direct
     co_await write_back_.halt(version);
     Inode* inode = version->inode;
     if (!version->committed && inode != nullptr && inode->content.fetcher) {
-      SHOAL_CO_RETURN_IF_ERROR(
-          co_await inode->content.fetcher->complete({0, inode->content.file->size()}, {}, context));
+      SHOAL_CO_RETURN_IF_ERROR(co_await inode->content.fetcher->complete(
+          {0, inode->content.file->size()}, FetchRole::kReader, {}, context));
     }
   }
   co_await write_back_.let_late_commits_pass(from_path);

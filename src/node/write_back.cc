@@ -412,8 +412,8 @@ Task<Result<ObjectInfo>> WriteBack::upload(Version version) {
     // Found unsealed after a crash: what was not written since is the base's.
     auto fetcher =
         Fetcher::of(core_, version->file, version->record.object, version->record.base_etag);
-    Status filled =
-        co_await fetcher->complete({0, version->file->size()}, {}, {kNever, &version->cancel});
+    Status filled = co_await fetcher->complete({0, version->file->size()}, FetchRole::kReader, {},
+                                               {kNever, &version->cancel});
     co_await fetcher->wait_idle();
     SHOAL_CO_RETURN_IF_ERROR(std::move(filled));
   }

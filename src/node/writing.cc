@@ -201,7 +201,8 @@ Task<Status> FileSystemImpl::bring_edges(Inode& inode, Range range, uint64_t new
     uint64_t piece = edge / kPieceBytes * kPieceBytes;
     uint64_t length = std::min(kPieceBytes, size - piece);
     if (inode.content.file->missing({piece, length}).empty()) continue;
-    SHOAL_CO_RETURN_IF_ERROR(co_await fetcher->complete({piece, length}, {}, context));
+    SHOAL_CO_RETURN_IF_ERROR(
+        co_await fetcher->complete({piece, length}, FetchRole::kReader, {}, context));
   }
   if (new_size < size) co_await fetcher->wait_idle();
   co_return Status();
@@ -346,8 +347,8 @@ Task<Status> FileSystemImpl::seal(Inode& inode, bool close, Context context) {
   if (!version->small && version->file && !version->file->complete()) {
     SHOAL_CO_RETURN_IF_ERROR(co_await load(inode, context));
     SHOAL_ASSERT(inode.content.fetcher != nullptr, "missing pieces have a base");
-    SHOAL_CO_RETURN_IF_ERROR(
-        co_await inode.content.fetcher->complete({0, inode.content.file->size()}, {}, context));
+    SHOAL_CO_RETURN_IF_ERROR(co_await inode.content.fetcher->complete(
+        {0, inode.content.file->size()}, FetchRole::kReader, {}, context));
   }
   StagedRecord before = version->record;
   version->record.sealed = sealed;

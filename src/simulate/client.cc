@@ -346,7 +346,7 @@ Task<void> Client::tell_node(std::string path) {
       break;
     }
     case 1: {
-      Status status = co_await node.warm(path, {}, context());
+      Status status = co_await node.warm(path, false, {}, context());
       if (!status && status.error().code() != Code::kNotFound &&
           status.error().code() != Code::kNoSpace) {
         tolerate(status.error(), "warm " + path);

@@ -1,0 +1,78 @@
+// AttributeCache: the origin's answers about the names whose slots this node owns, kept for a
+// while, absences too, so that the whole cluster costs the origin one HEAD or LIST per TTL and
+// name. One request per name is in flight.
+//
+// Bounded: the older half is dropped when it is full. Shard's thread.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <unordered_map>
+
+#include "async/gate.h"
+#include "async/single_flight.h"
+#include "observe/metrics.h"
+#include "origin/origin.h"
+#include "world/world.h"
+
+namespace shoal {
+
+class AttributeCache {
+ public:
+  struct Head {
+    std::optional<ObjectInfo> object;  // nothing: the origin has no such object
+    SteadyTime asked{};                // when the request began
+  };
+
+  // `bytes_max`: about what the answers may take together.
+  AttributeCache(World& world, Origin& origin, Registry& registry, uint64_t bytes_max);
+
+  // An answer that was asked for at most `age_max` ago (`negative_age_max`, if it says absent),
+  // else the origin's. The origin's errors, but for kNotFound.
+  Task<Result<Head>> head(std::string object, Duration age_max, Duration negative_age_max,
+                          Context context);
+  // Pages by their options; `age` is filled in.
+  Task<Result<ListPage>> list(ListOptions options, Duration age_max, Context context);
+  // An object changed: what was asked before now no longer serves, nor do listings of its
+  // directory.
+  void forget(const std::string& object);
+
+  // Ends the running requests; before destruction.
+  Task<void> close();
+
+ private:
+  struct Page {
+    ListPage page;
+    SteadyTime asked{};
+  };
+  // Two generations: what is used moves to the young one; a full young one becomes the old one.
+  template <typename T>
+  struct Aging {
+    std::unordered_map<std::string, T> young;
+    std::unordered_map<std::string, T> old;
+    uint64_t young_bytes = 0;
+    T* find(const std::string& key);
+    void put(const std::string& key, T value, uint64_t bytes, uint64_t bytes_max);
+    void erase(const std::string& key) {
+      young.erase(key);
+      old.erase(key);
+    }
+  };
+  Task<Result<Head>> ask_head(std::string object);
+  Task<Result<Page>> ask_page(std::string key, ListOptions options);
+
+  World& world_;
+  Origin& origin_;
+  const uint64_t bytes_max_;
+  Counter& hits_;
+  Counter& misses_;
+  Gate gate_;
+  Cancel stopping_;
+  SingleFlight<std::string, Head> head_flights_;
+  SingleFlight<std::string, Page> list_flights_;
+  Aging<Head> heads_;
+  Aging<Page> pages_;
+  uint64_t forgotten_ = 0;  // an answer under way when something is forgotten is not kept
+};
+
+}  // namespace shoal
