@@ -236,7 +236,7 @@ class Server final : public AdminServer {
     server.Get("/status.json", [this](const auto&, auto& response) {
       auto report = node_.report();
       if (!report) return refuse(response, 503, report.error());
-      response.set_content(status_json(*report), "application/json");
+      response.set_content(status_json(*report, node_.other_reports()), "application/json");
     });
     server.Get("/", [](const auto&, auto& response) {
       response.set_header("Content-Security-Policy",

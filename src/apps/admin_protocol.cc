@@ -27,6 +27,11 @@ uint64_t count_or_zero(const Json& json, const char* key) {
   return found != json.end() && found->is_number_unsigned() ? found->get<uint64_t>() : 0;
 }
 
+bool is_true(const Json& json, const char* key) {
+  auto found = json.find(key);
+  return found != json.end() && found->is_boolean() && found->get<bool>();
+}
+
 Code code_of_name(std::string_view name) {
   for (int i = 0; i <= static_cast<int>(Code::kInternal); ++i) {
     if (code_name(static_cast<Code>(i)) == name) return static_cast<Code>(i);
@@ -40,7 +45,11 @@ std::string encode_job_request(const JobRequest& request, bool detach) {
   // JSON carries text only, names may be other bytes.
   Json paths = Json::array();
   for (const std::string& path : request.paths) paths.push_back(percent_encode(path, true));
-  Json json = {{"paths", paths}, {"encoded", true}, {"level", request.level}, {"detach", detach}};
+  Json json = {{"paths", paths},
+               {"encoded", true},
+               {"level", request.level},
+               {"detach", detach},
+               {"everywhere", request.everywhere}};
   if (request.timeout) {
     json["timeout_ms"] =
         std::chrono::duration_cast<std::chrono::milliseconds>(*request.timeout).count();
@@ -58,8 +67,7 @@ Result<DecodedJob> decode_job_request(JobKind kind, std::string_view body) {
     return fail(Code::kInvalidArgument,
                 fmt::format("\"paths\" must be an array of 1 to {} names", kPathsMax));
   }
-  auto marked = json.find("encoded");
-  bool encoded = marked != json.end() && marked->is_boolean() && marked->get<bool>();
+  bool encoded = is_true(json, "encoded");
   for (const Json& path : *paths) {
     if (!path.is_string()) return fail(Code::kInvalidArgument, "a path must be a string");
     std::string name = path.get<std::string>();
@@ -83,8 +91,8 @@ Result<DecodedJob> decode_job_request(JobKind kind, std::string_view body) {
     }
     job.request.timeout = std::chrono::milliseconds(timeout->get<uint64_t>());
   }
-  auto detach = json.find("detach");
-  job.detach = detach != json.end() && detach->is_boolean() && detach->get<bool>();
+  job.detach = is_true(json, "detach");
+  job.request.everywhere = is_true(json, "everywhere");
   return job;
 }
 

@@ -1,4 +1,4 @@
-// status, sync, warm, pin, unpin, evict: all talk to a running node through AdminClient.
+// status, sync, warm, pin, unpin, evict, drain: all talk to a running node through AdminClient.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -44,6 +44,21 @@ struct StatusArguments {
   bool json = false;
 };
 
+// What the nodes that answered did together.
+std::string cluster_sums(const std::string& text) {
+  std::vector<NodeReport> others = parse_status_nodes(text);
+  if (others.empty()) return "";
+  std::string out = fmt::format("  {:<16}  {:>10}  {:>10}  {:>10}  {:>10}  {:>9}\n", "node",
+                                "cached", "origin", "sent", "received", "memory");
+  for (const NodeReport& node : others) {
+    out += fmt::format("  {:<16}  {:>10}  {:>10}  {:>10}  {:>10}  {:>9}\n", node.name,
+                       format_size(node.files.bytes + node.blocks.bytes),
+                       format_size(node.origin_io.bytes_read), format_size(node.peer.bytes_sent),
+                       format_size(node.peer.bytes_received), format_size(node.memory.rss_bytes));
+  }
+  return out;
+}
+
 int status_of(const AdminAddress& address, bool json) {
   AdminClient client(address);
   auto text = client.get("/status.json");
@@ -55,6 +70,7 @@ int status_of(const AdminAddress& address, bool json) {
   auto report = parse_status_json(*text);
   if (!report) return fail_with(report.error());
   fmt::print("{}", status_table(*report));
+  if (std::string sums = cluster_sums(*text); !sums.empty()) fmt::print("{}", sums);
   return kExitDone;
 }
 
@@ -88,6 +104,7 @@ struct JobArguments {
   std::string level = "durable";
   std::string timeout;
   bool wait = false;
+  bool everywhere = false;
 };
 
 struct Target {
@@ -100,11 +117,18 @@ Result<std::vector<Target>> targets_of(const JobArguments& arguments) {
   JobRequest request;
   request.kind = arguments.kind;
   request.level = arguments.level;
+  request.everywhere = arguments.everywhere;
   if (!arguments.timeout.empty()) {
     SHOAL_ASSIGN_OR_RETURN(request.timeout, parse_duration(arguments.timeout));
   }
   SHOAL_ASSIGN_OR_RETURN(auto nodes, all_nodes());
   std::vector<Target> targets;
+  if (arguments.at.empty() && arguments.kind == JobKind::kDrain) {
+    SHOAL_ASSIGN_OR_RETURN(RunningNode node, only_node(nodes));
+    request.paths = arguments.paths;
+    targets.push_back({address_of(node), std::move(request)});
+    return targets;
+  }
   if (!arguments.at.empty()) {
     SHOAL_ASSIGN_OR_RETURN(AdminAddress address, address_at(nodes, arguments.at));
     request.paths = arguments.paths;
@@ -138,6 +162,9 @@ std::string summary(JobKind kind, const JobProgress& p, double seconds) {
       return "pinned";
     case JobKind::kUnpin:
       return "unpinned";
+    case JobKind::kDrain:
+      return fmt::format("the node has left the cluster; {} were handed over ({:.1f} s)",
+                         format_size(p.bytes_done), seconds);
     case JobKind::kEvict:
       return fmt::format("{} freed", format_size(p.bytes_done));
   }
@@ -177,7 +204,8 @@ CLI::App* add_job(CLI::App& app, Run& run, JobKind kind, const std::string& help
                   std::shared_ptr<JobArguments>& arguments) {
   auto* command = app.add_subcommand(std::string(job_name(kind)), help);
   command->group("Use");
-  arguments = std::make_shared<JobArguments>(JobArguments{kind, {}, {}, "durable", {}, false});
+  arguments =
+      std::make_shared<JobArguments>(JobArguments{kind, {}, {}, "durable", {}, false, false});
   command
       ->add_option("path", arguments->paths,
                    "Files or directories in a mount (with --at: object names)")
@@ -187,6 +215,34 @@ CLI::App* add_job(CLI::App& app, Run& run, JobKind kind, const std::string& help
       ->type_name("ADDR:PORT");
   command->callback([&run, arguments] { run = [arguments] { return run_job(*arguments); }; });
   return command;
+}
+
+void add_drain(CLI::App& app, Run& run) {
+  auto* command = app.add_subcommand(
+      "drain", "Hand a node's share of the cluster to the others and take it out");
+  command->group("Use");
+  auto arguments = std::make_shared<JobArguments>();
+  arguments->kind = JobKind::kDrain;
+  auto node = std::make_shared<std::string>();
+  command->add_option("node", *node, "Name, address or id of a node (default: the one asked)")
+      ->type_name("NODE");
+  command->add_option("--at", arguments->at, "Talk to the node with this http address")
+      ->type_name("ADDR:PORT");
+  command
+      ->add_option("--timeout", arguments->timeout,
+                   "Stop waiting after this long (the drain goes on)")
+      ->type_name("TIME");
+  command->footer(
+      "Its chunks go to their new owners first, so that nothing is read from the origin again, "
+      "and\n"
+      "what is not uploaded yet is uploaded. The process goes on until it is stopped.\n\n"
+      "Examples:\n  shoal drain\n  shoal drain node-7 --at 10.0.0.5:7071");
+  command->callback([&run, arguments, node] {
+    run = [arguments, node] {
+      arguments->paths = {*node};
+      return run_job(*arguments);
+    };
+  });
 }
 
 const CLI::Validator kIsDuration(
@@ -227,11 +283,14 @@ void add_control_commands(CLI::App& app, Run& run) {
   auto* warm =
       add_job(app, run, JobKind::kWarm, "Fetch files into the cache ahead of reads", arguments);
   warm->add_flag("--wait", arguments->wait, "Wait for the end and show progress");
+  warm->add_flag("--everywhere", arguments->everywhere,
+                 "Into the cache of every node of the cluster, not only of each chunk's owner");
   warm->add_option("--timeout", arguments->timeout, "Give up after this long (default never)")
       ->type_name("TIME")
       ->check(kIsDuration);
   warm->footer("Examples:\n  shoal warm /mnt/data/models/llama --wait");
 
+  add_drain(app, run);
   add_job(app, run, JobKind::kPin, "Never evict these files or directories", arguments);
   add_job(app, run, JobKind::kUnpin, "Let them be evicted again", arguments);
   add_job(app, run, JobKind::kEvict, "Drop cached bytes now (never what is not uploaded yet)",

@@ -6,12 +6,13 @@
 
 namespace shoal {
 namespace {
-constexpr std::array<std::pair<std::string_view, JobKind>, 5> kJobs = {
+constexpr std::array<std::pair<std::string_view, JobKind>, 6> kJobs = {
     {{"sync", JobKind::kSync},
      {"warm", JobKind::kWarm},
      {"pin", JobKind::kPin},
      {"unpin", JobKind::kUnpin},
-     {"evict", JobKind::kEvict}}};
+     {"evict", JobKind::kEvict},
+     {"drain", JobKind::kDrain}}};
 }  // namespace
 
 Job::Snapshot Job::wait(std::chrono::milliseconds limit) {

@@ -16,13 +16,14 @@
 
 namespace shoal {
 
-enum class JobKind { kSync, kWarm, kPin, kUnpin, kEvict };
+enum class JobKind { kSync, kWarm, kPin, kUnpin, kEvict, kDrain };
 
 struct JobRequest {
   JobKind kind = JobKind::kSync;
-  std::vector<std::string> paths;   // object names or prefixes; "" is everything
+  std::vector<std::string> paths;   // object names or prefixes; "" is everything. kDrain: one node
   std::string level = "durable";    // kSync
   std::optional<Duration> timeout;  // nothing: as long as it takes
+  bool everywhere = false;          // kWarm: into every member's cache
 };
 
 struct JobProgress {
@@ -66,6 +67,8 @@ class NodeControl {
  public:
   virtual ~NodeControl() = default;
   virtual Result<NodeReport> report() = 0;
+  // Of the other members that answer; empty without a cluster.
+  virtual std::vector<NodeReport> other_reports() { return {}; }
   // kBusy when too many jobs are running.
   virtual Result<std::shared_ptr<Job>> start(JobRequest request) = 0;
 };

@@ -10,6 +10,7 @@ namespace shoal {
 namespace {
 
 constexpr uint64_t kJobsMax = 8;
+constexpr auto kOthersLimit = std::chrono::seconds(2);
 constexpr auto kWatchPause = std::chrono::milliseconds(200);
 
 uint64_t resident_bytes() {
@@ -33,17 +34,24 @@ struct NodeService::Flow {
   bool ended = false;
 };
 
-NodeService::NodeService(Shard& shard, Node& node, Registry& registry, const Log& log,
-                         NodeReport base)
+NodeService::NodeService(Shard& shard, Node& node, Cluster* cluster, Registry& registry,
+                         const Log& log, NodeReport base)
     : shard_(shard),
       node_(node),
+      cluster_(cluster),
       log_(log),
       origin_metrics_(registry),
       node_metrics_(registry),
       mount_metrics_(registry),
+      rpc_metrics_(registry),
+      peer_metrics_(registry),
       began_(shard.now()),
       base_(std::move(base)),
-      gate_(shard) {}
+      gate_(shard) {
+  if (cluster_ != nullptr) {
+    cluster_->set_status_source([this] { return status_json(collect()); });
+  }
+}
 
 NodeService::~NodeService() { SHOAL_ASSERT(gate_.closed(), "stop() comes first"); }
 
@@ -58,10 +66,54 @@ void NodeService::set_mount(std::string mountpoint, std::string mode) {
   base_.mode = std::move(mode);
 }
 
-Task<NodeStatus> NodeService::node_status() { co_return node_.status(); }
+Task<NodeReport> NodeService::collect_there() { co_return collect(); }
+Result<NodeReport> NodeService::report() { return run_blocking(shard_, collect_there()); }
 
-Result<NodeReport> NodeService::report() {
-  NodeStatus status = run_blocking(shard_, node_status());
+Task<std::vector<std::string>> NodeService::ask_others() {
+  return cluster_->ask_statuses(kOthersLimit);
+}
+
+std::vector<NodeReport> NodeService::other_reports() {
+  std::vector<NodeReport> reports;
+  if (cluster_ == nullptr) return reports;
+  for (const std::string& text : run_blocking(shard_, ask_others())) {
+    if (auto report = parse_status_json(text)) reports.push_back(std::move(*report));
+  }
+  return reports;
+}
+
+void NodeService::add_cluster(NodeReport& report) {
+  report.peer = {rpc_metrics_.bytes_sent.value(), rpc_metrics_.bytes_received.value()};
+  report.read.hits_peer = peer_metrics_.hits.value();
+  MembershipStatus status = cluster_->membership().status();
+  const SlotMap& map = *status.map;
+  report.map = {map.version, map.members.size()};
+  report.cluster.name = map.cluster;
+  report.cluster.node_id = cluster_->membership().self().to_hex();
+  report.cluster.address = cluster_->address();
+  report.cluster.store = status.store;
+  report.cluster.store_reachable = status.store_reachable;
+  report.cluster.store_writable = status.store_writable;
+  report.cluster.last_error = status.last_error;
+  std::vector<uint64_t> slots(map.members.size());
+  for (uint32_t slot = 0; slot < kSlots; ++slot) {
+    uint16_t owner = map.owners_of(slot)[0];
+    if (owner != kNoMember) ++slots[owner];
+  }
+  for (size_t i = 0; i < map.members.size(); ++i) {
+    const Member& m = map.members[i];
+    bool suspected = std::ranges::find(status.suspected, m.id) != status.suspected.end();
+    report.members.push_back({m.name, m.id.to_hex(), m.address, m.http, m.zone,
+                              m.state == MemberState::kUp     ? "up"
+                              : m.state == MemberState::kDown ? "down"
+                                                              : "draining",
+                              m.weight, slots[i], suspected});
+    if (m.id == cluster_->membership().self()) report.cluster.slots = slots[i];
+  }
+}
+
+NodeReport NodeService::collect() {
+  NodeStatus status = node_.status();
   NodeReport report;
   {
     std::lock_guard lock(mutex_);
@@ -82,6 +134,7 @@ Result<NodeReport> NodeService::report() {
   report.blocks = {status.store.small_bytes, status.store.small_capacity, status.store.small_count};
   report.dirty = {status.dirty_objects, status.dirty_bytes, status.oldest_dirty_seconds};
   report.memory.rss_bytes = resident_bytes();
+  if (cluster_ != nullptr) add_cluster(report);
   for (BacklogItem& item : status.backlog) {
     report.backlog.push_back({std::move(item.object), item.size, item.uploaded,
                               std::move(item.state), std::move(item.last_error)});
@@ -152,6 +205,9 @@ Task<Status> NodeService::work(std::shared_ptr<Flow> flow, Context context) {
       case JobKind::kWarm:
         SHOAL_CO_RETURN_IF_ERROR(co_await warm(flow, path, context));
         break;
+      case JobKind::kDrain:
+        SHOAL_CO_RETURN_IF_ERROR(co_await drain(flow, path, context));
+        break;
       case JobKind::kPin:
       case JobKind::kUnpin: {
         bool pinned = flow->request.kind == JobKind::kPin;
@@ -204,13 +260,25 @@ Task<Status> NodeService::warm(std::shared_ptr<Flow> flow, std::string path, Con
     last.current = path;
     flow->job->report(last);
   };
-  SHOAL_CO_RETURN_IF_ERROR(co_await node_.warm(path, progress, context));
+  SHOAL_CO_RETURN_IF_ERROR(co_await node_.warm(path, flow->request.everywhere, progress, context));
   flow->done = last;
   co_return Status{};
 }
 
+Task<Status> NodeService::drain(std::shared_ptr<Flow> flow, std::string member, Context context) {
+  auto progress = [flow](const DrainProgress& drained) {
+    JobProgress now = flow->done;
+    now.bytes_done += drained.bytes_done;
+    now.bytes_total += drained.bytes_total;
+    if (drained.dirty_bytes > 0) now.current = format_size(drained.dirty_bytes) + " to upload";
+    flow->job->report(std::move(now));
+  };
+  co_return co_await node_.drain(member, progress, context);
+}
+
 Task<void> NodeService::close() {
   stopping_ = true;
+  if (cluster_ != nullptr) cluster_->set_status_source({});
   co_await gate_.close();
 }
 

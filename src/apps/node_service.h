@@ -7,6 +7,7 @@
 #include "apps/node_control.h"
 #include "async/gate.h"
 #include "mount/channel.h"
+#include "node/cluster.h"
 #include "node/node.h"
 #include "origin/origin.h"
 #include "world_linux/shard.h"
@@ -17,10 +18,13 @@ class NodeService final : public NodeControl {
  public:
   // What does not change while the node runs. `base` carries names, addresses and the like.
   // Everything outlives the service.
-  NodeService(Shard& shard, Node& node, Registry& registry, const Log& log, NodeReport base);
+  // `cluster` is null for a node by itself.
+  NodeService(Shard& shard, Node& node, Cluster* cluster, Registry& registry, const Log& log,
+              NodeReport base);
   ~NodeService() override;
 
   Result<NodeReport> report() override;
+  std::vector<NodeReport> other_reports() override;
   Result<std::shared_ptr<Job>> start(JobRequest request) override;
 
   // Known only after the service has begun.
@@ -32,21 +36,29 @@ class NodeService final : public NodeControl {
  private:
   struct Flow;
 
-  Task<NodeStatus> node_status();
+  // On the shard.
+  NodeReport collect();
+  Task<NodeReport> collect_there();
+  void add_cluster(NodeReport& report);
+  Task<std::vector<std::string>> ask_others();
   Task<bool> begin(std::shared_ptr<Flow> flow);
   static Task<void> run(NodeService& self, std::shared_ptr<Flow> flow);
   static Task<void> watch(NodeService& self, std::shared_ptr<Flow> flow);
   Task<Status> work(std::shared_ptr<Flow> flow, Context context);
   Task<Status> sync(std::shared_ptr<Flow> flow, std::string path, Context context);
   Task<Status> warm(std::shared_ptr<Flow> flow, std::string path, Context context);
+  Task<Status> drain(std::shared_ptr<Flow> flow, std::string member, Context context);
   Task<void> close();
 
   Shard& shard_;
   Node& node_;
+  Cluster* cluster_;
   const Log& log_;
   OriginMetrics origin_metrics_;
   NodeMetrics node_metrics_;
   fuse::Metrics mount_metrics_;
+  RpcMetrics rpc_metrics_;
+  PeerMetrics peer_metrics_;
   const SteadyTime began_;
 
   std::mutex mutex_;  // of base_

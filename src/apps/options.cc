@@ -106,18 +106,75 @@ Status set_ack(Options& options, const std::string& value) {
   return {};
 }
 
-Status set_http(Options& options, const std::string& value) {
-  if (value != "off") {
-    size_t colon = value.rfind(':');
-    if (colon == std::string::npos || colon == 0) {
-      return fail(
-          Code::kInvalidArgument,
-          fmt::format("\"{}\" is not ADDR:PORT; write it like 127.0.0.1:7071, or off", value));
-    }
-    SHOAL_RETURN_IF_ERROR(parse_number(value.substr(colon + 1), 10, 1, 65535));
+Status check_endpoint(const std::string& value, const std::string& example, uint32_t port_min) {
+  size_t colon = value.rfind(':');
+  if (colon == std::string::npos || colon == 0) {
+    return fail(Code::kInvalidArgument,
+                fmt::format("\"{}\" is not ADDR:PORT; write it like {}", value, example));
   }
+  SHOAL_RETURN_IF_ERROR(parse_number(value.substr(colon + 1), 10, port_min, 65535));
+  return {};
+}
+
+Status set_http(Options& options, const std::string& value) {
+  if (value != "off") SHOAL_RETURN_IF_ERROR(check_endpoint(value, "127.0.0.1:7071, or off", 1));
   options.http = value;
   options.http_explicit = true;
+  return {};
+}
+
+Status set_cluster(Options& options, const std::string& value) {
+  auto good = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; };
+  if (value.empty() || value.size() > 63 || !std::ranges::all_of(value, good)) {
+    return fail(Code::kInvalidArgument,
+                fmt::format("\"{}\" cannot name a cluster; use 1 to 63 of a-z, 0-9 and -", value));
+  }
+  options.cluster = value;
+  return {};
+}
+
+Status set_word(std::string& target, const std::string& value) {
+  auto bad = [](char c) { return static_cast<unsigned char>(c) <= ' ' || c == 127; };
+  if (value.empty() || value.size() > 255 || std::ranges::any_of(value, bad)) {
+    return fail(Code::kInvalidArgument,
+                fmt::format("\"{}\" is not a word of 1 to 255 printable characters", value));
+  }
+  target = value;
+  return {};
+}
+
+Status set_listen(Options& options, const std::string& value) {
+  SHOAL_RETURN_IF_ERROR(check_endpoint(value, "0.0.0.0:7070", 0));
+  options.listen = value;
+  options.listen_explicit = true;
+  return {};
+}
+
+Status set_weight(Options& options, const std::string& value) {
+  SHOAL_ASSIGN_OR_RETURN(options.weight, parse_number(value, 10, 1, 1u << 20));
+  return {};
+}
+
+Status set_map_store(Options& options, const std::string& value) {
+  if (value.starts_with("static:")) {
+    std::string path;
+    SHOAL_RETURN_IF_ERROR(set_path(path, value.substr(7)));
+    options.map_store = "static:" + path;
+    return {};
+  }
+  if (value != "origin" && !(value.starts_with("etcd://") && value.size() > 7)) {
+    return fail(
+        Code::kInvalidArgument,
+        fmt::format("\"{}\" is no map store; use origin, etcd://host:port or static:FILE", value));
+  }
+  options.map_store = value;
+  return {};
+}
+
+Status set_hand_over_rate(Options& options, const std::string& value) {
+  SHOAL_ASSIGN_OR_RETURN(uint64_t bytes, parse_size(value));
+  if (bytes < kMiB) return fail(Code::kInvalidArgument, "the least is 1 MiB");
+  options.hand_over_rate = bytes;
   return {};
 }
 
@@ -147,6 +204,7 @@ Status set_log_format(Options& options, const std::string& value) {
 
 constexpr std::string_view kCache = "Cache";
 constexpr std::string_view kPromise = "Consistency and durability";
+constexpr std::string_view kClusterGroup = "Cluster";
 constexpr std::string_view kOrigin = "Origin";
 constexpr std::string_view kMount = "Mount";
 constexpr std::string_view kProcess = "Process";
@@ -173,6 +231,35 @@ constexpr OptionSpec kSpecs[] = {
     {"upload-delay", kPromise, OptionKind::kDuration, "TIME", "500ms",
      "Wait this long after close before uploading, so that rewrites and deletes cost no upload", false,
      [](Options& o, const std::string& v) { return set_duration(o.upload_delay, v); }},
+
+    {"cluster", kClusterGroup, OptionKind::kText, "NAME", "none: a node by itself",
+     "Pool this node with all that give the same name and origin", false, set_cluster},
+    {"name", kClusterGroup, OptionKind::kText, "NAME", "the host's name", "What people call this node", false,
+     [](Options& o, const std::string& v) { return set_word(o.name, v); }},
+    {"listen", kClusterGroup, OptionKind::kText, "ADDR:PORT", "0.0.0.0:7070, or the next free port",
+     "Where other nodes reach this one", false, set_listen},
+    {"advertise", kClusterGroup, OptionKind::kText, "ADDR", "an address of the machine",
+     "The address that other nodes are told, when it is not the one this machine sees", false,
+     [](Options& o, const std::string& v) { return set_word(o.advertise, v); }},
+    {"interface", kClusterGroup, OptionKind::kText, "IF", "the first that is up",
+     "The network interface whose address other nodes are told", false,
+     [](Options& o, const std::string& v) { return set_word(o.interface, v); }},
+    {"zone", kClusterGroup, OptionKind::kText, "ZONE", "none",
+     "Fault domain (rack, availability zone); owners of one chunk lie in different ones", false,
+     [](Options& o, const std::string& v) { return set_word(o.zone, v); }},
+    {"weight", kClusterGroup, OptionKind::kCount, "GIB", "what --cache-size says",
+     "This node's share of the cluster's data, in proportion to the others'", false, set_weight},
+    {"map-store", kClusterGroup, OptionKind::kText, "STORE", "origin",
+     "Where the slot map lies: origin, etcd://host:port or static:FILE", false, set_map_store},
+    {"cluster-key-file", kClusterGroup, OptionKind::kText, "FILE", "",
+     "File with the secret that members prove to each other (with --map-store static:FILE)", false,
+     [](Options& o, const std::string& v) { return set_path(o.cluster_key_file, v); }},
+    {"grace", kClusterGroup, OptionKind::kDuration, "TIME", "2m",
+     "A node that is away for less keeps its slots", false,
+     [](Options& o, const std::string& v) { return set_positive_duration(o.grace, v); }},
+    {"hand-over-rate", kClusterGroup, OptionKind::kSize, "SIZE", "512MiB",
+     "Most bytes a second that a leaving node's data may bring in here; reads come first", false,
+     set_hand_over_rate},
 
     {"origin-timeout", kOrigin, OptionKind::kDuration, "TIME", "60s",
      "Longest time for one background request to the origin, retries included; uploads are retried for ever", false,

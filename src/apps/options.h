@@ -32,6 +32,20 @@ struct Options {
   std::string ack = "local";  // or "durable"
   Duration upload_delay = std::chrono::milliseconds(500);
 
+  // Cluster.
+  std::string cluster;  // empty: a node by itself
+  std::string name;     // of the node; empty: the host's
+  std::string listen = "0.0.0.0:7070";
+  bool listen_explicit = false;
+  std::string advertise;
+  std::string interface;
+  std::string zone;
+  uint32_t weight = 0;               // GiB; 0: what the cache may hold
+  std::string map_store = "origin";  // or "etcd://host:port,...", "static:FILE"
+  std::string cluster_key_file;      // for static:
+  Duration grace = std::chrono::seconds(120);
+  std::optional<uint64_t> hand_over_rate;  // bytes per second
+
   // Origin.
   Duration origin_timeout = std::chrono::seconds(60);   // one operation, retries included
   Duration request_timeout = std::chrono::seconds(30);  // without a byte moving

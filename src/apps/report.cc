@@ -34,6 +34,57 @@ Json stable_keys(const NodeReport& r) {
   return out;
 }
 
+void add_to(NodeReport& sum, const NodeReport& r) {
+  sum.origin_io.reads += r.origin_io.reads;
+  sum.origin_io.bytes_read += r.origin_io.bytes_read;
+  sum.origin_io.writes += r.origin_io.writes;
+  sum.origin_io.bytes_written += r.origin_io.bytes_written;
+  sum.origin_io.errors += r.origin_io.errors;
+  sum.origin_io.retries += r.origin_io.retries;
+  sum.peer.bytes_sent += r.peer.bytes_sent;
+  sum.peer.bytes_received += r.peer.bytes_received;
+  sum.read.hits_local += r.read.hits_local;
+  sum.read.hits_peer += r.read.hits_peer;
+  sum.read.misses += r.read.misses;
+  sum.files.bytes += r.files.bytes;
+  sum.files.capacity += r.files.capacity;
+  sum.blocks.bytes += r.blocks.bytes;
+  sum.blocks.capacity += r.blocks.capacity;
+  sum.blocks.count += r.blocks.count;
+  sum.dirty.objects += r.dirty.objects;
+  sum.dirty.bytes += r.dirty.bytes;
+  sum.dirty.oldest_seconds = std::max(sum.dirty.oldest_seconds, r.dirty.oldest_seconds);
+  sum.map.version = std::max(sum.map.version, r.map.version);
+  sum.memory.rss_bytes += r.memory.rss_bytes;
+}
+
+Json cluster_json(const NodeReport& r) {
+  return {{"name", r.cluster.name},
+          {"node_id", r.cluster.node_id},
+          {"address", r.cluster.address},
+          {"map_store", r.cluster.store},
+          {"map_store_reachable", r.cluster.store_reachable},
+          {"map_store_writable", r.cluster.store_writable},
+          {"last_error", r.cluster.last_error},
+          {"slots", r.cluster.slots}};
+}
+
+Json members_json(const NodeReport& r) {
+  Json list = Json::array();
+  for (const NodeReport::Member& member : r.members) {
+    list.push_back({{"name", member.name},
+                    {"id", member.id},
+                    {"address", member.address},
+                    {"http", member.http},
+                    {"zone", member.zone},
+                    {"state", member.state},
+                    {"weight", member.weight},
+                    {"slots", member.slots},
+                    {"suspected", member.suspected}});
+  }
+  return list;
+}
+
 Json backlog_json(const NodeReport& r) {
   Json list = Json::array();
   for (const NodeReport::Backlog& item : r.backlog) {
@@ -54,7 +105,7 @@ void take(const Json& json, const char* key, T& out) {
   if constexpr (std::is_same_v<T, std::string>) {
     if (found->is_string()) out = found->template get<T>();
   } else {
-    if (found->is_number()) out = found->template get<T>();
+    if (found->is_number() || found->is_boolean()) out = found->template get<T>();
   }
 }
 
@@ -62,6 +113,59 @@ const Json& part(const Json& json, const char* key) {
   static const Json empty = Json::object();
   auto found = json.find(key);
   return found != json.end() && found->is_object() ? *found : empty;
+}
+
+void take_stable_keys(const Json& json, NodeReport& r) {
+  const Json& origin = part(json, "origin");
+  take(origin, "reads", r.origin_io.reads);
+  take(origin, "bytes_read", r.origin_io.bytes_read);
+  take(origin, "writes", r.origin_io.writes);
+  take(origin, "bytes_written", r.origin_io.bytes_written);
+  take(origin, "errors", r.origin_io.errors);
+  take(origin, "retries", r.origin_io.retries);
+  take(part(json, "read"), "hits_local", r.read.hits_local);
+  take(part(json, "read"), "hits_peer", r.read.hits_peer);
+  take(part(json, "read"), "misses", r.read.misses);
+  take(part(json, "files"), "bytes", r.files.bytes);
+  take(part(json, "files"), "capacity", r.files.capacity);
+  take(part(json, "blocks"), "bytes", r.blocks.bytes);
+  take(part(json, "blocks"), "capacity", r.blocks.capacity);
+  take(part(json, "blocks"), "count", r.blocks.count);
+  take(part(json, "dirty"), "objects", r.dirty.objects);
+  take(part(json, "dirty"), "bytes", r.dirty.bytes);
+  take(part(json, "dirty"), "oldest_seconds", r.dirty.oldest_seconds);
+  take(part(json, "map"), "version", r.map.version);
+  take(part(json, "map"), "members", r.map.members);
+  take(part(json, "memory"), "rss_bytes", r.memory.rss_bytes);
+  take(part(json, "peer"), "bytes_sent", r.peer.bytes_sent);
+  take(part(json, "peer"), "bytes_received", r.peer.bytes_received);
+}
+
+void take_cluster(const Json& json, NodeReport& r) {
+  const Json& cluster = part(json, "cluster");
+  take(cluster, "name", r.cluster.name);
+  take(cluster, "node_id", r.cluster.node_id);
+  take(cluster, "address", r.cluster.address);
+  take(cluster, "map_store", r.cluster.store);
+  take(cluster, "map_store_reachable", r.cluster.store_reachable);
+  take(cluster, "map_store_writable", r.cluster.store_writable);
+  take(cluster, "last_error", r.cluster.last_error);
+  take(cluster, "slots", r.cluster.slots);
+  auto list = json.find("members");
+  if (list == json.end() || !list->is_array()) return;
+  for (const Json& entry : *list) {
+    NodeReport::Member member;
+    take(entry, "name", member.name);
+    take(entry, "id", member.id);
+    take(entry, "address", member.address);
+    take(entry, "http", member.http);
+    take(entry, "zone", member.zone);
+    take(entry, "state", member.state);
+    take(entry, "weight", member.weight);
+    take(entry, "slots", member.slots);
+    take(entry, "suspected", member.suspected);
+    r.members.push_back(std::move(member));
+  }
 }
 
 std::string usage(uint64_t bytes, uint64_t capacity) {
@@ -72,10 +176,23 @@ std::string usage(uint64_t bytes, uint64_t capacity) {
 
 }  // namespace
 
-std::string status_json(const NodeReport& r) {
-  Json out = stable_keys(r);
+std::string status_json(const NodeReport& r, const std::vector<NodeReport>& others) {
+  NodeReport sum = r;
+  Json nodes = {{r.name, stable_keys(r)}};
+  for (const NodeReport& other : others) {
+    add_to(sum, other);
+    // Two nodes may have one name; ids differ.
+    std::string name =
+        nodes.contains(other.name) ? other.name + "-" + other.cluster.node_id : other.name;
+    nodes[name] = stable_keys(other);
+  }
+  Json out = stable_keys(sum);
   out["self"] = r.name;
-  out["nodes"] = {{r.name, stable_keys(r)}};
+  out["nodes"] = std::move(nodes);
+  if (!r.cluster.name.empty()) {
+    out["cluster"] = cluster_json(r);
+    out["members"] = members_json(r);
+  }
   out["shoal"] = {{"version", r.version},
                   {"pid", r.pid},
                   {"uptime_seconds", r.uptime_seconds},
@@ -110,27 +227,10 @@ Result<NodeReport> parse_status_json(std::string_view text) {
   take(facts, "http", r.http);
   take(facts, "ack", r.ack);
   take(facts, "last_origin_error", r.origin_io.last_error);
-  const Json& origin = part(json, "origin");
-  take(origin, "reads", r.origin_io.reads);
-  take(origin, "bytes_read", r.origin_io.bytes_read);
-  take(origin, "writes", r.origin_io.writes);
-  take(origin, "bytes_written", r.origin_io.bytes_written);
-  take(origin, "errors", r.origin_io.errors);
-  take(origin, "retries", r.origin_io.retries);
-  take(part(json, "read"), "hits_local", r.read.hits_local);
-  take(part(json, "read"), "hits_peer", r.read.hits_peer);
-  take(part(json, "read"), "misses", r.read.misses);
-  take(part(json, "files"), "bytes", r.files.bytes);
-  take(part(json, "files"), "capacity", r.files.capacity);
-  take(part(json, "blocks"), "bytes", r.blocks.bytes);
-  take(part(json, "blocks"), "capacity", r.blocks.capacity);
-  take(part(json, "blocks"), "count", r.blocks.count);
-  take(part(json, "dirty"), "objects", r.dirty.objects);
-  take(part(json, "dirty"), "bytes", r.dirty.bytes);
-  take(part(json, "dirty"), "oldest_seconds", r.dirty.oldest_seconds);
-  take(part(json, "map"), "version", r.map.version);
-  take(part(json, "map"), "members", r.map.members);
-  take(part(json, "memory"), "rss_bytes", r.memory.rss_bytes);
+  // The sums on top are the cluster's; the node's own are under its name.
+  const Json& nodes = part(json, "nodes");
+  take_stable_keys(nodes.contains(r.name) ? part(nodes, r.name.c_str()) : json, r);
+  take_cluster(json, r);
   if (auto list = json.find("backlog"); list != json.end() && list->is_array()) {
     for (const Json& entry : *list) {
       NodeReport::Backlog item;
@@ -148,6 +248,22 @@ Result<NodeReport> parse_status_json(std::string_view text) {
     }
   }
   return r;
+}
+
+std::vector<NodeReport> parse_status_nodes(std::string_view text) {
+  std::vector<NodeReport> result;
+  Json json = Json::parse(text, nullptr, false);
+  if (json.is_discarded() || !json.is_object()) return result;
+  std::string self;
+  take(json, "self", self);
+  for (const auto& [name, keys] : part(json, "nodes").items()) {
+    if (name == self || !keys.is_object()) continue;
+    NodeReport node;
+    node.name = name;
+    take_stable_keys(keys, node);
+    result.push_back(std::move(node));
+  }
+  return result;
 }
 
 std::string status_metrics(const NodeReport& r) {
@@ -169,6 +285,33 @@ std::string status_metrics(const NodeReport& r) {
   return out;
 }
 
+namespace {
+
+void add_members(std::string& out, const NodeReport& r) {
+  auto to = std::back_inserter(out);
+  fmt::format_to(to, "cluster {}: {} members, map version {} in {}{}{}\n", r.cluster.name,
+                 r.members.size(), r.map.version, r.cluster.store,
+                 !r.cluster.store_reachable  ? ", which cannot be reached"
+                 : !r.cluster.store_writable ? ", which this node may not write"
+                                             : "",
+                 r.cluster.last_error.empty() ? "" : ": " + r.cluster.last_error);
+  size_t width = 4;
+  size_t place = 7;
+  for (const NodeReport::Member& m : r.members) {
+    width = std::max(width, m.name.size());
+    place = std::max(place, m.address.size());
+  }
+  fmt::format_to(to, "  {:<{}}  {:<{}}  {:<9}  {:>5}  {:>8}  {}\n", "node", width, "address", place,
+                 "state", "slots", "weight", "zone");
+  for (const NodeReport::Member& m : r.members) {
+    fmt::format_to(to, "  {:<{}}  {:<{}}  {:<9}  {:>5}  {:>8}  {}\n", m.name, width, m.address,
+                   place, m.suspected ? "suspected" : m.state, m.slots,
+                   fmt::format("{} GiB", m.weight), m.zone.empty() ? "-" : m.zone);
+  }
+}
+
+}  // namespace
+
 std::string status_table(const NodeReport& r) {
   std::string out;
   auto to = std::back_inserter(out);
@@ -186,6 +329,11 @@ std::string status_table(const NodeReport& r) {
                  hits + r.read.misses == 0
                      ? ""
                      : fmt::format(" ({})", format_share(hits, hits + r.read.misses)));
+  if (!r.cluster.name.empty()) {
+    fmt::format_to(to, "  peers      {} sent, {} received, {} hits\n",
+                   format_size(r.peer.bytes_sent), format_size(r.peer.bytes_received),
+                   r.read.hits_peer);
+  }
   fmt::format_to(to, "  origin     {} reads ({}), {} writes ({}), {} errors, {} retries\n",
                  r.origin_io.reads, format_size(r.origin_io.bytes_read), r.origin_io.writes,
                  format_size(r.origin_io.bytes_written), r.origin_io.errors, r.origin_io.retries);
@@ -211,6 +359,7 @@ std::string status_table(const NodeReport& r) {
   fmt::format_to(to, "  memory     {}\n", format_size(r.memory.rss_bytes));
   if (!r.http.empty()) fmt::format_to(to, "  web page   http://{}/\n", r.http);
   for (const std::string& warning : r.warnings) fmt::format_to(to, "  warning    {}\n", warning);
+  if (!r.cluster.name.empty()) add_members(out, r);
   return out;
 }
 

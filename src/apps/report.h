@@ -45,6 +45,21 @@ struct NodeReport {
   struct Map {
     uint64_t version = 0, members = 1;
   } map;
+  struct ClusterFacts {
+    std::string name;     // empty: a node by itself
+    std::string node_id;  // hexadecimal
+    std::string address;  // that other nodes were told
+    std::string store;    // where the map lies
+    bool store_reachable = true, store_writable = true;
+    std::string last_error;
+    uint64_t slots = 0;  // that this node owns
+  } cluster;
+  struct Member {
+    std::string name, id, address, http, zone, state;  // state: "up", "down", "draining"
+    uint64_t weight = 0, slots = 0;
+    bool suspected = false;  // by the answering node
+  };
+  std::vector<Member> members;  // empty without a cluster
   struct Memory {
     uint64_t rss_bytes = 0;
   } memory;
@@ -60,14 +75,17 @@ struct NodeReport {
   std::vector<std::string> warnings;
 };
 
-// One object with stable keys: the sums on top, then `self`, `nodes` (name -> the same keys) and
-// the facts of the answering node.
-std::string status_json(const NodeReport& self);
+// One object with stable keys: the sums over `self` and `others` on top, then `self`, `nodes` (name
+// -> the same keys) and the facts of the answering node. `others`: what other nodes told of
+// themselves.
+std::string status_json(const NodeReport& self, const std::vector<NodeReport>& others = {});
 // The answering node's report out of status_json's text. Tolerates keys that it does not know.
 Result<NodeReport> parse_status_json(std::string_view text);
 // Prometheus text: gauges, and what no room counts itself.
 std::string status_metrics(const NodeReport& report);
-// For people.
+// For people; the answer of a cluster lists its members.
 std::string status_table(const NodeReport& report);
+// The other nodes in status_json's text, with what is summed of them.
+std::vector<NodeReport> parse_status_nodes(std::string_view text);
 
 }  // namespace shoal

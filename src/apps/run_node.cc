@@ -17,6 +17,7 @@
 #include "apps/origin_setup.h"
 #include "apps/runtime.h"
 #include "mount/session.h"
+#include "node/cluster.h"
 
 namespace shoal {
 namespace {
@@ -50,6 +51,7 @@ class RunningParts {
   Status start_log();
   Status start_origin();
   Status start_store();
+  Status start_cluster();
   Status start_node();
   Status start_admin();
   Status start_mount();
@@ -58,10 +60,15 @@ class RunningParts {
   Task<Result<std::unique_ptr<Origin>>> build_origin();
   Task<Status> probe();
   Task<Status> open_store(StoreOptions options);
+  Task<Status> open_cluster(ClusterOptions options);
+  Result<std::unique_ptr<MapStore>> make_map_store();
+  Task<Status> make_map_store_there();
   Task<Status> open_node(NodeOptions options);
   Task<Status> stop_node();
+  Task<void> stop_cluster();
   Task<Status> close_store();
   Task<void> release();
+  std::string node_name() const { return options_.name.empty() ? host_name() : options_.name; }
 
   NodePlan plan_;
   Options& options_;
@@ -71,6 +78,8 @@ class RunningParts {
   std::string token_;
   std::string cache_dir_;
   std::string log_file_;
+  std::string cluster_welcome_;
+  uint64_t store_capacity_ = 0;
   int end_event_ = -1;
 
   Log log_;
@@ -78,6 +87,8 @@ class RunningParts {
   std::unique_ptr<Shard> shard_;
   std::unique_ptr<Origin> origin_;
   std::unique_ptr<Store> store_;
+  std::unique_ptr<MapStore> map_store_;
+  std::unique_ptr<Cluster> cluster_;
   std::unique_ptr<Node> node_;
   std::unique_ptr<NodeService> service_;
   std::unique_ptr<AdminServer> admin_;
@@ -98,6 +109,7 @@ Status RunningParts::start() {
   SHOAL_RETURN_IF_ERROR(start_log());
   SHOAL_RETURN_IF_ERROR(start_origin());
   SHOAL_RETURN_IF_ERROR(start_store());
+  if (!options_.cluster.empty()) SHOAL_RETURN_IF_ERROR(start_cluster());
   SHOAL_RETURN_IF_ERROR(start_node());
   SHOAL_RETURN_IF_ERROR(start_admin());
   if (!plan_.mountpoint.empty()) SHOAL_RETURN_IF_ERROR(start_mount());
@@ -166,18 +178,83 @@ Status RunningParts::start_store() {
   } else {
     SHOAL_ASSIGN_OR_RETURN(store.capacity, default_cache_size(cache_dir_));
   }
+  store_capacity_ = store.capacity;
   return run_blocking(*shard_, open_store(std::move(store)));
 }
 
+Result<std::unique_ptr<MapStore>> RunningParts::make_map_store() {
+  const std::string& where = options_.map_store;
+  if (where.starts_with("etcd://")) {
+    return make_etcd_map_store(where.substr(7), shard_->world(), log_, options_.cluster);
+  }
+  if (where.starts_with("static:")) {
+    std::string path = where.substr(7);
+    SHOAL_ASSIGN_OR_RETURN(std::string text, read_small_file(path));
+    std::string key;
+    if (!options_.cluster_key_file.empty()) {
+      SHOAL_ASSIGN_OR_RETURN(key, read_small_file(options_.cluster_key_file));
+      while (!key.empty() && key.back() == '\n') key.pop_back();
+    }
+    return make_static_map_store(text, path, options_.cluster, origin_->identity(), 3,
+                                 std::move(key));
+  }
+  return ::shoal::make_origin_map_store(*origin_, shard_->world(), options_.cluster);
+}
+
+Task<Status> RunningParts::make_map_store_there() {
+  SHOAL_CO_ASSIGN_OR_RETURN(map_store_, make_map_store());
+  co_return Status{};
+}
+
+Task<Status> RunningParts::open_cluster(ClusterOptions options) {
+  auto cluster =
+      co_await Cluster::start(shard_->world(), *origin_, *map_store_, registry_, log_, options);
+  // Two nodes on one machine: the second takes a free port, unless it was told which.
+  if (!cluster && cluster.error().code() == Code::kBusy && !options_.listen_explicit) {
+    options.listen = "0.0.0.0:0";
+    cluster = co_await Cluster::start(shard_->world(), *origin_, *map_store_, registry_, log_,
+                                      std::move(options));
+  }
+  if (!cluster) co_return fail(std::move(cluster).error());
+  cluster_ = std::move(*cluster);
+  cluster_welcome_ = fmt::format("; {}, one of {} nodes in cluster {}", cluster_->address(),
+                                 cluster_->membership().map()->members.size(), options_.cluster);
+  co_return Status{};
+}
+
+Status RunningParts::start_cluster() {
+  SHOAL_RETURN_IF_ERROR(run_blocking(*shard_, make_map_store_there()));
+  ClusterOptions cluster;
+  cluster.name = options_.cluster;
+  cluster.listen = options_.listen;
+  cluster.advertise = options_.advertise;
+  cluster.interface = options_.interface;
+  cluster.grace = options_.grace;
+  cluster.attr_ttl = options_.attr_ttl;
+  cluster.negative_ttl = options_.negative_ttl;
+  cluster.attribute_bytes = options_.memory.value_or(default_memory()) / 16;
+  cluster.self.id = store_->node_id();
+  cluster.self.name = node_name();
+  cluster.self.zone = options_.zone;
+  cluster.self.incarnation = store_->generation();
+  uint64_t gib = (store_capacity_ + kGiB - 1) / kGiB;
+  cluster.self.weight = options_.weight != 0
+                            ? options_.weight
+                            : static_cast<uint32_t>(std::min<uint64_t>(gib, 1u << 20));
+  return run_blocking(*shard_, open_cluster(std::move(cluster)));
+}
+
 Task<Status> RunningParts::open_node(NodeOptions options) {
-  SHOAL_CO_ASSIGN_OR_RETURN(node_, co_await Node::start(shard_->world(), *origin_, *store_,
-                                                        registry_, log_, std::move(options)));
+  SHOAL_CO_ASSIGN_OR_RETURN(
+      node_, co_await Node::start(shard_->world(), *origin_, *store_, registry_, log_,
+                                  std::move(options), cluster_.get()));
   co_return Status{};
 }
 
 Status RunningParts::start_node() {
   NodeOptions node;
-  node.name = host_name();
+  node.name = node_name();
+  node.hand_over_rate = options_.hand_over_rate.value_or(node.hand_over_rate);
   node.attr_ttl = options_.attr_ttl;
   node.negative_ttl = options_.negative_ttl;
   node.ack = options_.ack == "durable" ? AckLevel::kDurable : AckLevel::kLocal;
@@ -195,13 +272,14 @@ Status RunningParts::start_node() {
 
 Status RunningParts::start_admin() {
   NodeReport base;
-  base.name = host_name();
+  base.name = node_name();
   base.version = kVersion;
   base.origin = origin_->display_name();
   base.cache_dir = cache_dir_;
   base.ack = options_.ack;
   base.warnings = plan_.warnings;
-  service_ = std::make_unique<NodeService>(*shard_, *node_, registry_, log_, std::move(base));
+  service_ = std::make_unique<NodeService>(*shard_, *node_, cluster_.get(), registry_, log_,
+                                           std::move(base));
   AdminOptions admin;
   admin.socket_path = runtime_dir_ + "/" + key_ + ".sock";
   admin.http = options_.http;
@@ -251,6 +329,7 @@ std::string RunningParts::welcome() const {
   std::string out = session_ ? fmt::format("{} is mounted on {} ({})", origin_->display_name(),
                                            session_->mountpoint(), session_->mode())
                              : fmt::format("{} is served", origin_->display_name());
+  out += cluster_welcome_;
   if (!admin_->http_address().empty()) {
     out += fmt::format("; see http://{}/", admin_->http_address());
     if (admin_->http_address() != options_.http) {
@@ -261,11 +340,17 @@ std::string RunningParts::welcome() const {
 }
 
 Task<Status> RunningParts::stop_node() { return node_->stop(); }
+Task<void> RunningParts::stop_cluster() {
+  co_await cluster_->stop_serving();
+  co_await cluster_->stop();
+}
 Task<Status> RunningParts::close_store() { return store_->close(); }
 
 // What lives on the shard ends on the shard.
 Task<void> RunningParts::release() {
   node_.reset();
+  cluster_.reset();
+  map_store_.reset();
   store_.reset();
   origin_.reset();
   co_return;
@@ -284,6 +369,7 @@ void RunningParts::stop() {
       log_.error("stopping the node: {}", status.error().message());
     }
   }
+  if (cluster_) run_blocking(*shard_, stop_cluster());
   if (store_) {
     if (Status status = run_blocking(*shard_, close_store()); !status) {
       log_.error("closing the cache: {}", status.error().message());
