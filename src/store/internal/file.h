@@ -133,6 +133,7 @@ class File final : public CachedFile, public std::enable_shared_from_this<File> 
   void mark_hole(uint64_t piece, uint64_t length);
   void enter_sieve();
   void set_copy(uint64_t chunk, bool copy);
+  void note_filled(Range range, Keep keep);
   // Makes sure that the pieces [first, end) are present and checked.
   Task<Status> ensure_checked(uint64_t first, uint64_t end);
   void leave_sieve();

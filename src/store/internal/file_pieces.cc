@@ -126,6 +126,20 @@ void File::touch(Range range) {
   }
 }
 
+// Pieces in `range` have been entered.
+void File::note_filled(Range range, Keep keep) {
+  data_unsynced_ = true;
+  if (record_) {
+    table_changed_ = true;
+    return;
+  }
+  if (!in_index_) return;
+  enter_sieve();
+  for (uint64_t c = range.offset / kChunkBytesDefault; c * kChunkBytesDefault < range.end(); ++c) {
+    set_copy(c, keep == Keep::kCopy);
+  }
+}
+
 Task<Status> File::fill(uint64_t offset, ConstByteSpan bytes, std::span<const uint32_t> crcs,
                         Keep keep) {
   SHOAL_ASSERT(loaded_);
@@ -186,17 +200,7 @@ Task<Status> File::fill(uint64_t offset, ConstByteSpan bytes, std::span<const ui
   }
   SHOAL_ASSERT(added * kPieceBytes <= reserved);
   tier_.refund(reserved - added * kPieceBytes);
-  if (added > 0) data_unsynced_ = true;
-  if (record_) {
-    if (added > 0) table_changed_ = true;
-  } else if (in_index_) {
-    enter_sieve();
-    if (added > 0) {
-      for (uint64_t c = offset / kChunkBytesDefault; c * kChunkBytesDefault < range.end(); ++c) {
-        set_copy(c, keep == Keep::kCopy);
-      }
-    }
-  }
+  if (added > 0) note_filled(range, keep);
   SHOAL_CO_RETURN_IF_ERROR(std::move(status));
   permit.release();
   if (!record_ && in_index_ &&

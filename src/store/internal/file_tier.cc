@@ -311,32 +311,6 @@ uint64_t FileTier::cached_bytes(const std::string& object, const std::string& et
   return found == clean_.end() ? 0 : std::min((*found)->size_, (*found)->present_ * kPieceBytes);
 }
 
-std::vector<Store::CachedChunks> FileTier::cached_after(const std::string& object,
-                                                        const std::string& etag,
-                                                        size_t count_max) const {
-  std::vector<Store::CachedChunks> result;
-  for (auto at = clean_.upper_bound(ByName::Key(object, etag));
-       at != clean_.end() && result.size() < count_max; ++at) {
-    const File& file = **at;
-    Store::CachedChunks one{file.object_, file.etag_, file.size_, {}};
-    for (uint64_t c = 0; c < file.chunks_.size(); ++c) {
-      const ChunkState& chunk = file.chunks_[c];
-      uint64_t pieces = pieces_of(file.chunk_range(c).length);
-      if (!chunk.copy && chunk.present == pieces) one.chunks.push_back(c);
-    }
-    result.push_back(std::move(one));
-  }
-  return result;
-}
-
-void FileTier::classify(const std::function<bool(const std::string&, uint64_t)>& is_copy) {
-  for (const std::shared_ptr<File>& file : clean_) {
-    for (uint64_t c = 0; c < file->chunks_.size(); ++c) {
-      if (file->chunks_[c].present > 0) file->set_copy(c, is_copy(file->object_, c));
-    }
-  }
-}
-
 // --- staged versions ---
 
 Task<Result<FileRef>> FileTier::create_staged(StagedRecord record) {
@@ -541,25 +515,6 @@ Task<Result<FileRef>> FileTier::find_staged(Hash128 write_id) {
   auto found = staged_.find(write_id);
   if (found == staged_.end()) co_return FileRef();
   co_return co_await load_reference(found->second);
-}
-
-void FileTier::list_staged(std::vector<Store::Staged>& into) const {
-  for (const auto& [id, file] : staged_) {
-    into.push_back({*file->record_, false});
-    into.back().record.size = file->size_;
-  }
-}
-
-void FileTier::add_stats(StoreStats& stats) const {
-  stats.files_bytes = used_;
-  stats.files_capacity = options_.capacity;
-  stats.files_count = clean_.size() + staged_.size();
-  stats.evicted_bytes += evicted_bytes_;
-  stats.corrupt_pieces += corrupt_pieces_;
-  for (const auto& [id, file] : staged_) {
-    ++stats.staged_objects;
-    stats.staged_bytes += file->size_;
-  }
 }
 
 // --- the end ---
