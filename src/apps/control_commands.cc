@@ -112,6 +112,27 @@ struct Target {
   JobRequest request;
 };
 
+// A path names the node that serves it; a name is looked up by any node of this machine.
+Result<Target> drain_target(const std::vector<RunningNode>& nodes, const std::string& node) {
+  Target target;
+  target.request.paths = {""};
+  if (node.find('/') != std::string::npos) {
+    SHOAL_ASSIGN_OR_RETURN(FoundNode found, find_node(nodes, node));
+    target.address = address_of(found.node);
+    return target;
+  }
+  if (node.empty() || nodes.size() == 1) {
+    SHOAL_ASSIGN_OR_RETURN(RunningNode only, only_node(nodes));
+    target.address = address_of(only);
+  } else if (!nodes.empty()) {
+    target.address = address_of(nodes.front());
+  } else {
+    return fail(only_node(nodes).error());  // there is none
+  }
+  target.request.paths = {node};
+  return target;
+}
+
 // Paths may lie in several mounts: one request for each node.
 Result<std::vector<Target>> targets_of(const JobArguments& arguments) {
   JobRequest request;
@@ -124,9 +145,9 @@ Result<std::vector<Target>> targets_of(const JobArguments& arguments) {
   SHOAL_ASSIGN_OR_RETURN(auto nodes, all_nodes());
   std::vector<Target> targets;
   if (arguments.at.empty() && arguments.kind == JobKind::kDrain) {
-    SHOAL_ASSIGN_OR_RETURN(RunningNode node, only_node(nodes));
-    request.paths = arguments.paths;
-    targets.push_back({address_of(node), std::move(request)});
+    SHOAL_ASSIGN_OR_RETURN(Target target, drain_target(nodes, arguments.paths.front()));
+    request.paths = std::move(target.request.paths);
+    targets.push_back({std::move(target.address), std::move(request)});
     return targets;
   }
   if (!arguments.at.empty()) {
@@ -224,7 +245,9 @@ void add_drain(CLI::App& app, Run& run) {
   auto arguments = std::make_shared<JobArguments>();
   arguments->kind = JobKind::kDrain;
   auto node = std::make_shared<std::string>();
-  command->add_option("node", *node, "Name, address or id of a node (default: the one asked)")
+  command
+      ->add_option("node", *node,
+                   "Name, address or id of a node, or a mountpoint (default: the one node here)")
       ->type_name("NODE");
   command->add_option("--at", arguments->at, "Talk to the node with this http address")
       ->type_name("ADDR:PORT");
@@ -236,7 +259,7 @@ void add_drain(CLI::App& app, Run& run) {
       "Its chunks go to their new owners first, so that nothing is read from the origin again, "
       "and\n"
       "what is not uploaded yet is uploaded. The process goes on until it is stopped.\n\n"
-      "Examples:\n  shoal drain\n  shoal drain node-7 --at 10.0.0.5:7071");
+      "Examples:\n  shoal drain\n  shoal drain /mnt/data\n  shoal drain node-7 --at 10.0.0.5:7071");
   command->callback([&run, arguments, node] {
     run = [arguments, node] {
       arguments->paths = {*node};

@@ -230,11 +230,23 @@ Task<void> ClusterJobs::run_drain() {
   }
 }
 
+// Leaves the chunks that this node owned until the drain; the others are copies of what is
+// elsewhere.
+void ClusterJobs::keep_own(Store::CachedChunks& cached) const {
+  Membership& membership = core_.cluster->membership();
+  std::shared_ptr<const SlotMap> map = membership.map();
+  uint16_t self = map->index_of(membership.self());
+  std::erase_if(cached.chunks, [&](uint64_t chunk) {
+    return map->previous[slot_of_chunk(cached.object, chunk)] != self;
+  });
+}
+
 Task<Status> ClusterJobs::hand_over(Context context) {
   for (Store::CachedChunks at; true;) {
     auto listed = core_.store.cached_after(at.object, at.etag, kListed);
     if (listed.empty()) break;
-    for (const auto& one : listed) {
+    for (auto& one : listed) {
+      keep_own(one);
       VersionName version{one.object, one.etag, one.size};
       for (uint64_t chunk : one.chunks) drain_.bytes_total += length_of(version, chunk);
     }
@@ -259,6 +271,7 @@ Task<Status> ClusterJobs::hand_over_files(Context context) {
     auto listed = core_.store.cached_after(at.object, at.etag, kListed);
     if (listed.empty()) co_return Status();
     for (auto& one : listed) {
+      keep_own(one);
       if (one.chunks.empty()) continue;
       SHOAL_CO_RETURN_IF_ERROR(
           co_await hand_over_one({one.object, one.etag, one.size}, std::move(one.chunks), context));
@@ -270,15 +283,15 @@ Task<Status> ClusterJobs::hand_over_files(Context context) {
 
 Task<Status> ClusterJobs::hand_over_small(Context context) {
   SHOAL_CO_ASSIGN_OR_RETURN(auto listed, co_await core_.store.cached_small());
-  for (const auto& one : listed) {
-    if (one.size > 0 && one.size <= kFetchWholeMax) drain_.bytes_total += one.size;
-  }
+  std::erase_if(listed, [this](Store::CachedChunks& one) {
+    keep_own(one);
+    return one.chunks.empty() || one.size == 0 || one.size > kFetchWholeMax;
+  });
+  for (const auto& one : listed) drain_.bytes_total += one.size;
   std::vector<Task<Status>> tasks;
   for (size_t i = 0; i < listed.size(); ++i) {
     const auto& one = listed[i];
-    if (one.size > 0 && one.size <= kFetchWholeMax) {
-      tasks.push_back(hand_over_one({one.object, one.etag, one.size}, {0}, context));
-    }
+    tasks.push_back(hand_over_one({one.object, one.etag, one.size}, {0}, context));
     if (tasks.size() < kListed && i + 1 < listed.size()) continue;
     SHOAL_CO_RETURN_IF_ERROR(co_await run_all(
         core_.executor(), std::exchange(tasks, std::vector<Task<Status>>()), kBatchesParallel));

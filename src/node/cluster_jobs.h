@@ -55,6 +55,7 @@ class ClusterJobs {
   Task<Status> to_everybody(VersionName version, std::vector<uint64_t> chunks,
                             std::function<void(uint64_t)> progress, Context context);
   Task<void> run_drain();
+  void keep_own(Store::CachedChunks& cached) const;
   Task<Status> hand_over(Context context);
   Task<Status> hand_over_one(VersionName version, std::vector<uint64_t> chunks, Context context);
   Task<Status> hand_over_files(Context context);

@@ -227,7 +227,7 @@ class Store {
     std::string object;
     std::string etag;
     uint64_t size = 0;
-    std::vector<uint64_t> chunks;  // complete ones that are not copies
+    std::vector<uint64_t> chunks;  // complete ones
   };
   // At most `count_max` versions after (object, etag) in the order of names; empty at the end.
   virtual std::vector<CachedChunks> cached_after(const std::string& object, const std::string& etag,

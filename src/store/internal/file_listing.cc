@@ -14,9 +14,8 @@ std::vector<Store::CachedChunks> FileTier::cached_after(const std::string& objec
     const File& file = **at;
     Store::CachedChunks one{file.object_, file.etag_, file.size_, {}};
     for (uint64_t c = 0; c < file.chunks_.size(); ++c) {
-      const ChunkState& chunk = file.chunks_[c];
       uint64_t pieces = pieces_of(file.chunk_range(c).length);
-      if (!chunk.copy && chunk.present == pieces) one.chunks.push_back(c);
+      if (file.chunks_[c].present == pieces) one.chunks.push_back(c);
     }
     result.push_back(std::move(one));
   }
