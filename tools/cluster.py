@@ -146,8 +146,11 @@ class Lab:
 
     def close(self):
         """Ends everything that was started in it."""
-        if self.process.poll() is None:
+        try:
             self.process.stdin.close()
+        except BrokenPipeError:
+            pass
+        if self.process.poll() is None:
             try:
                 self.process.wait(timeout=60)
             except subprocess.TimeoutExpired:

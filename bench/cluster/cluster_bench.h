@@ -84,6 +84,7 @@ struct ClusterScenario {
   std::vector<ClusterGroup> groups;
 };
 ClusterScenario fan_out_scenario();
+ClusterScenario elastic_scenario();
 ClusterScenario fan_in_scenario();
 ClusterScenario metadata_scenario();
 ClusterScenario many_nodes_scenario();

@@ -62,6 +62,9 @@ std::string ClusterNode::name() const { return fmt::format("n{}", place_); }
 std::string ClusterNode::address() const {
   return fmt::format("{}:{}", lab_.address(place_), kDataPort);
 }
+std::string ClusterNode::http_address() const {
+  return fmt::format("{}:{}", lab_.address(place_), kAdminPort);
+}
 
 Surroundings ClusterNode::surroundings() const {
   return {.network = lab_.network(place_), .environment = {}};
@@ -82,7 +85,7 @@ Status ClusterNode::begin(const Stub& stub, const NodeChoice& choice) {
   if (mounts_) argv_.push_back(mountpoint_);
   // On loopback all nodes share one network, so the admin port must be theirs alone.
   argv_.insert(argv_.end(), {"--foreground", "--cache-dir", cache_, "--cache-size",
-                             choice.cache_size, "--http", lab_.address(place_) + ":7071"});
+                             choice.cache_size, "--http", http_address()});
   if (!choice.cluster.empty()) {
     argv_.insert(argv_.end(), {"--cluster", choice.cluster, "--name", name(), "--listen", address(),
                                "--advertise", lab_.address(place_)});
@@ -204,6 +207,7 @@ ClusterNode& ClusterNodes::operator[](unsigned place) {
 }
 
 Status ClusterNodes::start(unsigned first, unsigned count, const NodeChoice& choice) {
+  choice_ = choice;
   for (unsigned i = first; i < first + count; ++i) {
     SHOAL_RETURN_IF_ERROR((*this)[i].begin(stub_, choice));
   }

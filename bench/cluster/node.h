@@ -17,6 +17,7 @@
 namespace shoal::bench {
 
 inline constexpr uint16_t kDataPort = 7070;
+inline constexpr uint16_t kAdminPort = 7071;
 
 struct NodeChoice {
   bool mount = true;              // false: `shoal serve`
@@ -52,7 +53,8 @@ class ClusterNode {
   const Child& process() const { return child_; }
   unsigned place() const { return place_; }
   std::string name() const;
-  std::string address() const;  // of its data port, HOST:PORT
+  std::string address() const;       // of its data port, HOST:PORT
+  std::string http_address() const;  // of its admin port
   const std::string& mountpoint() const { return mountpoint_; }
   std::string operator/(std::string_view file) const {
     return mountpoint_ + "/" + std::string(file);
@@ -95,12 +97,15 @@ class ClusterNodes {
   ~ClusterNodes();
 
   // Starts nodes in the places [first, first + count), all at once, and waits until all are ready.
+  // They belong to the cluster of the last choice.
   Status start(unsigned first, unsigned count, const NodeChoice& choice);
   // All members see a map with `members` of them.
   Status wait_for_members(unsigned members, std::chrono::milliseconds patience);
   // Stops those that run, all at once.
   Status stop();
 
+  const NodeChoice& choice() const { return choice_; }  // the last one
+  const std::string& cluster() const { return choice_.cluster; }
   ClusterNode& operator[](unsigned place);
   std::vector<ClusterNode*> running();
   // Sums over the running ones.
@@ -112,6 +117,7 @@ class ClusterNodes {
   const WorkDirectory& work_;
   const Stub& stub_;
   std::string shoal_;
+  NodeChoice choice_;
   std::vector<std::unique_ptr<ClusterNode>> nodes_;  // by place; null: never started
 };
 

@@ -36,6 +36,10 @@ std::span<const Scenario> bench_scenarios() {
        "One node reads what many others hold [nodes=8 size=1GiB mbit=500 rounds=3 dir=/var/tmp "
        "only='*' quick=no strict=no keep=no]",
        run_cluster<bench::fan_in_scenario>},
+      {"elastic",
+       "A node joins, dies, comes back and leaves while others read [nodes=4 size=256MiB mbit=500 "
+       "dir=/var/tmp only='*' quick=no strict=no keep=no]",
+       run_cluster<bench::elastic_scenario>},
       {"metadata",
        "Many nodes open the same files; look-ups beside Redis and etcd [nodes=8 files=10000 "
        "seconds=2 dir=/var/tmp only='*' quick=no strict=no keep=no]",
