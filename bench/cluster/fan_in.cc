@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "cluster/client_read.h"
 #include "cluster/cluster_bench.h"
 #include "rpc/rpc.h"
 
@@ -122,6 +123,20 @@ Status run_limited(ClusterBench& bench) {
   return {};
 }
 
+// The same object's twin through the client library, which holds nothing itself.
+Result<ClientOutcome> client_fan_in(ClusterBench& bench, const Lab& lab, ClusterNodes& nodes) {
+  uint64_t size = bench.settings.size;
+  SHOAL_ASSIGN_OR_RETURN(std::string object, bench.new_object(size, kSeed));
+  SHOAL_ASSIGN_OR_RETURN(CommandResult warmed,
+                         nodes[1].command({"warm", nodes[1] / object, "--wait"}, kWarmPatience));
+  if (warmed.status != 0) return fail(Code::kUnavailable, "shoal warm: " + warmed.output);
+  return read_through_client({.origin = bench.stub.url(lab.hub_address()),
+                              .cluster = nodes.cluster(),
+                              .object = object,
+                              .size = size,
+                              .seed = kSeed});
+}
+
 // The goal, or so near to what TCP alone needs.
 void add_cpu(ClusterBench& bench, const std::string& name, const Pairs& pairs, double goal) {
   double target = std::max(goal, kNearCeiling * median(pairs.ceiling));
@@ -133,17 +148,22 @@ Status run_unlimited(ClusterBench& bench) {
   SHOAL_ASSIGN_OR_RETURN(auto lab,
                          Lab::make({.places = places, .bytes_per_second = 0, .loopback = true}));
   SHOAL_ASSIGN_OR_RETURN(auto nodes, bench.start_nodes(*lab, places, {}));
-  Pairs rate, serving, reading;
+  Pairs rate, client, serving, reading, client_cpu;
   for (unsigned round = 0; round < bench.settings.rounds; ++round) {
     bench.progress(fmt::format("one reader on loopback, {} owners, round {}", bench.settings.nodes,
                                round + 1));
     SHOAL_ASSIGN_OR_RETURN(FanIn one, fan_in(bench, *nodes));
     SHOAL_ASSIGN_OR_RETURN(TcpOutcome raw, raw_fan_in(bench, *lab, one.received));
+    SHOAL_ASSIGN_OR_RETURN(ClientOutcome library, client_fan_in(bench, *lab, *nodes));
     rate.add(one.received / one.seconds / 1e6, raw.rate() / 1e6);
+    client.add(library.received / library.seconds / 1e6, raw.rate() / 1e6);
+    client_cpu.add(library.cpu / gib(library.received), raw.receiver_cpu / gib(raw.bytes));
     serving.add(one.serving_cpu / gib(one.received), raw.sender_cpu / gib(raw.bytes));
     reading.add(one.reading_cpu / gib(one.received), raw.receiver_cpu / gib(raw.bytes));
   }
   bench.add(rate.row("fan_in.mount", "MB/s", Goal::kRatioAtLeast, 0.65));
+  bench.add(client.row("fan_in.client", "MB/s", Goal::kRatioAtLeast, 0.8));
+  add_cpu(bench, "cpu.client", client_cpu, kReadingGoal);
   add_cpu(bench, "cpu.serving", serving, kServingGoal);
   add_cpu(bench, "cpu.reading", reading, kReadingGoal);
   return {};
@@ -154,7 +174,9 @@ Status run_unlimited(ClusterBench& bench) {
 ClusterScenario fan_in_scenario() {
   ClusterScenario scenario{"fan-in-read", {}, {}};
   scenario.groups = {{"limited", {"fan_in.limited", "fan_in.busiest_owner"}, run_limited},
-                     {"unlimited", {"fan_in.mount", "cpu.serving", "cpu.reading"}, run_unlimited}};
+                     {"unlimited",
+                      {"fan_in.mount", "fan_in.client", "cpu.client", "cpu.serving", "cpu.reading"},
+                      run_unlimited}};
   return scenario;
 }
 

@@ -5,13 +5,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <barrier>
+#include <charconv>
 #include <nlohmann/json.hpp>
 #include <thread>
 
 #include "cluster/cluster_bench.h"
 #include "cluster/lookups.h"
 #include "cluster/peer_lookups.h"
+#include "membership/map_store.h"
 #include "one_node/load.h"
 
 namespace shoal::bench {
@@ -21,6 +22,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr uint64_t kFileBytes = 4 * kKiB;
+constexpr double kPeerLookupsGoal = 60'000;  // per second and core
 
 Status open_all(const std::string& directory, uint64_t files) {
   for (uint64_t i = 0; i < files; ++i) {
@@ -96,11 +98,50 @@ Status run_references(ClusterBench& bench) {
   return {};
 }
 
+// The object with the cluster's key: hexadecimal digits and a line end.
+Result<std::string> secret_of(std::string_view text) {
+  std::string secret;
+  while (text.size() >= 2 && text[0] != '\n') {
+    unsigned value = 0;
+    if (std::from_chars(text.data(), text.data() + 2, value, 16).ptr != text.data() + 2) {
+      return fail(Code::kCorrupt, "the cluster's key is not hexadecimal");
+    }
+    secret.push_back(static_cast<char>(value));
+    text.remove_prefix(2);
+  }
+  return secret;
+}
+
+// Look-ups at a real node, over loopback as the others.
+Status run_peer(ClusterBench& bench) {
+  LookupLoad load{.seconds = bench.settings.seconds};
+  bench.progress("look-ups at a peer");
+  SHOAL_ASSIGN_OR_RETURN(auto lab,
+                         Lab::make({.places = 2, .bytes_per_second = 0, .loopback = true}));
+  SHOAL_RETURN_IF_ERROR(bench.stub.add_many("data/dir/f", load.keys, kFileBytes, 1));
+  SHOAL_ASSIGN_OR_RETURN(auto nodes, bench.start_nodes(*lab, 2, {.mount = false}));
+  auto below = [&bench, &nodes](std::string_view name) {
+    return bench.stub.target(fmt::format(".shoal/{}/{}", nodes->cluster(), name));
+  };
+  SHOAL_ASSIGN_OR_RETURN(std::string stored, bench.stub.ask("GET", below("map")));
+  SHOAL_ASSIGN_OR_RETURN(SlotMap map, decode_map(stored));
+  SHOAL_ASSIGN_OR_RETURN(std::string key, bench.stub.ask("GET", below("key")));
+  SHOAL_ASSIGN_OR_RETURN(key, secret_of(key));
+  std::vector<std::string> objects;
+  for (unsigned i = 0; i < load.keys; ++i) objects.push_back(fmt::format("data/dir/f{:08}", i));
+  PeerTarget target{(*nodes)[1].address(), nodes->cluster(), map.origin, key};
+  SHOAL_ASSIGN_OR_RETURN(LookupOutcome peer,
+                         peer_lookups(target, (*nodes)[1].process(), objects, load));
+  add_lookups(bench, "lookup.peer", peer, Goal::kValueAtLeast, kPeerLookupsGoal);
+  return {};
+}
+
 }  // namespace
 
 ClusterScenario metadata_scenario() {
   ClusterScenario scenario{"metadata", {}, {}};
   scenario.groups = {{"open", {"open.origin_heads_and_lists", "open.rate"}, run_open},
+                     {"peer", {"lookup.peer.per_core", "lookup.peer.rate"}, run_peer},
                      {"lookup",
                       {"lookup.framing.per_core", "lookup.framing.rate", "lookup.redis.per_core",
                        "lookup.redis.rate", "lookup.etcd.per_core", "lookup.etcd.rate",

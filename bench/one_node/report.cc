@@ -56,7 +56,9 @@ std::string shown_target(const Row& row) {
     case Goal::kRatioAtMost:
       return fmt::format("ratio <= {}", row.target);
     case Goal::kValueAtMost:
-      return fmt::format("value <= {}", row.target);
+      return fmt::format("value <= {:.4g}", row.target);
+    case Goal::kValueAtLeast:
+      return fmt::format("value >= {:.5g}", row.target);
   }
   return "";
 }
@@ -80,6 +82,8 @@ std::optional<bool> Row::met() const {
       return ratio && *ratio <= target;
     case Goal::kValueAtMost:
       return value && *value <= target;
+    case Goal::kValueAtLeast:
+      return value && *value >= target;
   }
   return std::nullopt;
 }

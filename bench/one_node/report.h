@@ -16,6 +16,7 @@ enum class Goal {
   kRatioAtLeast,  // ratio >= target
   kRatioAtMost,   // ratio <= target
   kValueAtMost,   // value <= target
+  kValueAtLeast,  // value >= target
 };
 
 struct Row {
