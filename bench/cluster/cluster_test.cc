@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "cluster/cluster_bench.h"
+#include "cluster/grpc_wire.h"
 #include "cluster/lab.h"
 #include "cluster/raw_tcp.h"
 #include "one_node/load.h"
@@ -105,6 +106,55 @@ TEST(ClusterSettingsTest, quick_comes_first_and_values_are_checked) {
     ASSERT_FALSE(refused);
     EXPECT_EQ(refused.error().code(), Code::kInvalidArgument);
     EXPECT_NE(refused.error().message().find(bad[0].first), std::string::npos);
+  }
+}
+
+std::string frame(uint8_t type, uint8_t flags, uint8_t stream, std::string_view payload) {
+  std::string out{'\0',
+                  '\0',
+                  static_cast<char>(payload.size()),
+                  static_cast<char>(type),
+                  static_cast<char>(flags),
+                  '\0',
+                  '\0',
+                  '\0',
+                  static_cast<char>(stream)};
+  return out.append(payload);
+}
+
+TEST(GrpcCallsTest, answers_end_with_their_trailers_however_they_are_cut) {
+  GrpcCalls calls("/a/B", "127.0.0.1:1", 3);
+  std::string out;
+  calls.append_call(out, "x");
+  calls.append_call(out, "y");
+  EXPECT_TRUE(out.starts_with("PRI * HTTP/2.0"));
+  std::string in = frame(4, 0, 0, "") + frame(1, 4, 3, "h") + frame(0, 0, 3, "12345abc") +
+                   frame(1, 4, 1, "h") + frame(1, 5, 3, "t") + frame(6, 0, 0, "12345678") +
+                   frame(0, 0, 1, "12345abc") + frame(1, 5, 1, "t");
+  uint64_t answers = 0;
+  std::string held;
+  out.clear();
+  for (char byte : in) {
+    held.push_back(byte);
+    auto taken = calls.take_answers(held, answers, out);
+    ASSERT_TRUE(taken);
+    held.erase(0, *taken);
+  }
+  EXPECT_TRUE(held.empty());
+  EXPECT_EQ(answers, 2u);
+  // Settings and the ping were acknowledged.
+  EXPECT_EQ(out, frame(4, 1, 0, "") + frame(6, 1, 0, "12345678"));
+}
+
+TEST(GrpcCallsTest, a_failed_call_is_told) {
+  for (const std::string& answer : {frame(1, 5, 1, "t"), frame(3, 0, 1, "1234"),
+                                    frame(7, 0, 0, "12345678"), frame(1, 5, 9, "t")}) {
+    GrpcCalls calls("/a/B", "127.0.0.1:1", 3);
+    std::string out;
+    calls.append_call(out, "x");
+    uint64_t answers = 0;
+    EXPECT_FALSE(calls.take_answers(answer, answers, out));
+    EXPECT_EQ(answers, 0u);
   }
 }
 

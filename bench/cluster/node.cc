@@ -166,7 +166,7 @@ Status ClusterNode::freeze(bool frozen) {
 }
 
 Result<Json> ClusterNode::status() const {
-  SHOAL_ASSERT(!socket_.empty(), "not ready");
+  if (socket_.empty()) return fail(Code::kNotFound, "node " + name() + " is not ready");
   SHOAL_ASSIGN_OR_RETURN(RawHttp http, RawHttp::connect_unix(socket_));
   SHOAL_ASSIGN_OR_RETURN(std::string text, http.call("GET", "/status.json"));
   Json json = Json::parse(text, nullptr, false);
