@@ -88,7 +88,8 @@ Status ClusterNode::begin(const Stub& stub, const NodeChoice& choice) {
                              choice.cache_size, "--http", http_address()});
   if (!choice.cluster.empty()) {
     argv_.insert(argv_.end(), {"--cluster", choice.cluster, "--name", name(), "--listen", address(),
-                               "--advertise", lab_.address(place_)});
+                               "--advertise",
+                               choice.advertise.empty() ? lab_.address(place_) : choice.advertise});
   }
   argv_.insert(argv_.end(), choice.flags.begin(), choice.flags.end());
   return begin_again();

@@ -236,6 +236,7 @@ Task<Result<bool>> MembershipImpl::ask_to_join(Member member, Context context) {
   wire::JoinRequest request;
   put_member(member, *request.mutable_member());
   std::string unreachable;
+  std::optional<Error> stranger;
   for (const Member& other : others) {
     Result<std::string> answer =
         co_await pool_->call(other.address, other.id, Method::kJoin, request.SerializeAsString(),
@@ -243,6 +244,7 @@ Task<Result<bool>> MembershipImpl::ask_to_join(Member member, Context context) {
     SHOAL_CO_RETURN_IF_ERROR(context.check(world_.executor));
     if (!answer) {
       log_.debug("{} did not let this node in: {}", other.name, answer.error().message());
+      if (answer.error().code() == Code::kUnauthenticated) stranger = std::move(answer).error();
       continue;
     }
     wire::JoinReply reply;
@@ -257,6 +259,8 @@ Task<Result<bool>> MembershipImpl::ask_to_join(Member member, Context context) {
     if (is_entered(member)) co_return true;
   }
   if (!unreachable.empty()) co_return fail(Code::kUnavailable, std::move(unreachable));
+  // Whom the members do not trust must not write himself into their map.
+  if (stranger) co_return fail(std::move(*stranger));
   co_return false;
 }
 

@@ -52,6 +52,9 @@ void NodeImpl::begin() {
   if (core_.cluster == nullptr) return;
   Membership& membership = core_.cluster->membership();
   auto classify = [this](const SlotMap& map) {
+    // Who is drained owns nothing any more, but what it owned is what it has to hand over.
+    const Member* self = map.find(core_.cluster->membership().self());
+    if (self == nullptr || self->state == MemberState::kDraining) return;
     core_.store.classify([&](const std::string& object, uint64_t chunk) {
       auto owners = map.owners_of(slot_of_chunk(object, chunk));
       return owners[0] != map.index_of(core_.cluster->membership().self());
