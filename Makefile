@@ -32,6 +32,7 @@ format:  ## Lay out the sources with clang-format
 
 lint: deps  ## Run clang-tidy on changed files (ALL=1: on all)
 	@cmake --preset dev >/dev/null
+	@ninja -C build/dev shoal_wire_messages >/dev/null  # its header is made by the build
 	@tools/lint.sh $(if $(ALL),--all)
 
 asan: deps  ## Run the tests with address and undefined-behaviour sanitizers

@@ -252,7 +252,7 @@ constexpr OptionSpec kSpecs[] = {
     {"map-store", kClusterGroup, OptionKind::kText, "STORE", "origin",
      "Where the slot map lies: origin, etcd://host:port or static:FILE", false, set_map_store},
     {"cluster-key-file", kClusterGroup, OptionKind::kText, "FILE", "",
-     "File with the secret that members prove to each other (with --map-store static:FILE)", false,
+     "File with the key that members prove to each other (with --map-store static:FILE)", false,
      [](Options& o, const std::string& v) { return set_path(o.cluster_key_file, v); }},
     {"grace", kClusterGroup, OptionKind::kDuration, "TIME", "2m",
      "A node that is away for less keeps its slots", false,
