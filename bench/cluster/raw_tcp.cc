@@ -128,7 +128,7 @@ void receive_connection(Run& run, int socket) {
   run.start.arrive_and_wait();
   double before = cpu_seconds_of_this_thread();
   auto received = receive_all(socket, buffer);
-  if (!received) run.note(fail(std::move(received).error()));
+  if (!received) run.note(fail(received.error()));
   std::lock_guard lock(run.mutex);
   run.receiver_cpu += cpu_seconds_of_this_thread() - before;
   if (received) run.received += *received;
