@@ -41,6 +41,11 @@ SimDiskState::SimDiskState(SimDiskOptions options)
   pacer_.set_rate(options_.bytes_per_second);
 }
 
+void SimDiskState::wipe() {
+  tree_ = SimTree();
+  locked_.clear();
+}
+
 void SimDiskState::set_capacity(uint64_t bytes) {
   options_.capacity = bytes;
   space_->pages_max = bytes / kSimPageBytes;

@@ -48,6 +48,8 @@ class SimDiskState {
 
   SimDiskOptions& options() { return options_; }
   void set_capacity(uint64_t bytes);
+  // An empty disk, as new. Only while no process uses it.
+  void wipe();
   // Holds pages together with other disks.
   void share_pages(std::shared_ptr<SimPagePool> pool) { space_->pool = std::move(pool); }
   uint64_t used() const { return space_->pages * kSimPageBytes; }
