@@ -45,8 +45,8 @@ Task<Status> Client::begin(MapStore& store) {
                  RpcIdentity{options_.cluster, origin_.identity(), {}, 0, std::move(key)}});
   pool_ = RpcPool::create(*rpc_, options_.pool);
   observer_.follow(*pool_);
-  reader_ = std::make_unique<PeerReader>(world_, *pool_, observer_, peer_metrics_, log_,
-                                         PeerReadOptions{});
+  reader_ =
+      std::make_unique<PeerReader>(world_, *pool_, observer_, peer_metrics_, log_, options_.reader);
   co_return Status();
 }
 

@@ -18,6 +18,7 @@ namespace shoal {
 struct ClientOptions {
   std::string cluster;
   RpcPoolOptions pool;
+  PeerReadOptions reader;
   uint32_t chunks_parallel = 16;  // of one read
   Duration attr_ttl = std::chrono::seconds(5);
 };

@@ -106,7 +106,7 @@ Task<Status> Cluster::begin(MapStore& store, Registry& registry) {
   membership_->set_address(options_.self.address);
   pool_ = RpcPool::create(*rpc_, options_.pool);
   reader_ = std::make_unique<PeerReader>(world_, *pool_, *membership_, peer_metrics_, log_,
-                                         PeerReadOptions{});
+                                         options_.reader);
   SHOAL_CO_RETURN_IF_ERROR(co_await membership_->join(*pool_, limit));
   log_.info("node {} ({}) is in cluster {} as {}, map version {}", options_.self.name,
             options_.self.id.to_hex(), options_.name, options_.self.address,

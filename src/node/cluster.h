@@ -28,6 +28,7 @@ struct ClusterOptions {
   Duration negative_ttl = std::chrono::seconds(2);
   uint64_t attribute_bytes = 64 * kMiB;  // for answers of the origin that this node keeps for all
   RpcPoolOptions pool;
+  PeerReadOptions reader;
   Duration join_timeout = std::chrono::seconds(60);
 };
 
