@@ -41,6 +41,11 @@ Task<Result<std::shared_ptr<Buffer>>> ChunkFiller::fetch_small(VersionName versi
   Semaphore& pays = role == FetchRole::kOwner ? core_.serve_memory : core_.fetch_memory;
   auto memory = co_await pays.acquire(version.size, context);
   if (!memory) co_return fail(std::move(memory).error());
+  // A flight may have ended since our caller looked.
+  auto cached = co_await core_.store.get_small(version.object, version.etag);
+  if (cached && cached->size() == version.size) {
+    co_return std::make_shared<Buffer>(std::move(*cached));
+  }
   auto bytes = std::make_shared<Buffer>(version.size);
   Status status = co_await small_from_peers(version, role, bytes->span(), context);
   if (!status && status.error().code() == Code::kNotFound) {
@@ -62,7 +67,9 @@ Task<Result<std::shared_ptr<Buffer>>> ChunkFiller::small(VersionName version, Fe
     co_return std::make_shared<Buffer>(std::move(*cached));
   }
   if (role == FetchRole::kReader) core_.metrics.read_misses.add();
-  // Two flights at most: who asks as an owner must not wait for a reader that waits for a peer.
+  // Two flights at most: who asks as an owner must not wait for a reader that waits for a peer. A
+  // reader on the owner itself is one that asks as an owner.
+  if (core_.peers != nullptr && core_.peers->is_own(version.object, 0)) role = FetchRole::kOwner;
   std::string key = version.object + '\n' + version.etag + (role == FetchRole::kOwner ? "o" : "r");
   std::function<Task<Result<std::shared_ptr<Buffer>>>()> start = [this, version, role] {
     return fetch_small(version, role);

@@ -76,6 +76,7 @@ Task<Result<FillResult>> ClusterJobs::fill_at(const Batch& batch, const VersionN
   for (uint64_t chunk : batch.chunks) request.add_chunks(chunk);
   request.set_copies(copies);
   request.set_hand_over(hand_over);
+  request.set_map_version(core_.map_version());
   auto answer = co_await core_.cluster->pool().call(
       batch.member.address, batch.member.id, Method::kWarm, request.SerializeAsString(), nullptr, 0,
       context.tightened(core_.executor(), kBatchLimit));

@@ -84,16 +84,23 @@ Task<Result<ObjectInfo>> ClusterLookups::head_at(Member member, std::string obje
   co_return info;
 }
 
+// Whether the member, which failed so, seems to be dead or cut off rather than slow.
+bool ClusterLookups::is_silent(const Member& member, const Error& error) const {
+  if (error.code() == Code::kUnavailable) return true;
+  return error.code() == Code::kDeadlineExceeded &&
+         !pool_.heard_from(member.address, limits_.peer_timeout);
+}
+
 Task<Result<ObjectInfo>> ClusterLookups::head(std::string object, Context context) {
   if (limits_.attr_ttl > Duration(0)) {
     for (Member& member : candidates(slot_of_object(object))) {
       bool self = member.address.empty();
       NodeId id = member.id;
       Context limit = self ? context : context.tightened(world_.executor, limits_.peer_timeout);
-      auto info = co_await head_at(std::move(member), object, limit);
+      auto info = co_await head_at(member, object, limit);
       if (info || is_answer(info.error()) || self) co_return info;
       SHOAL_CO_RETURN_IF_ERROR(context.check(world_.executor));
-      if (info.error().code() == Code::kUnavailable) view_.report(id, false);
+      if (is_silent(member, info.error())) view_.report(id, false);
     }
   }
   co_return co_await origin_.head(std::move(object), context);
@@ -138,13 +145,17 @@ Task<Result<ListPage>> ClusterLookups::list(ListOptions options, Context context
     for (Member& member : candidates(slot_of_object(options.prefix))) {
       bool self = member.address.empty();
       NodeId id = member.id;
-      // A page of a slow origin takes its time; a dead member is told by its connection.
-      Context limit =
-          self ? context : context.tightened(world_.executor, 10 * limits_.peer_timeout);
-      auto page = co_await list_at(std::move(member), options, limit);
+      Context limit = self ? context : context.tightened(world_.executor, limits_.peer_timeout);
+      auto page = co_await list_at(member, options, limit);
+      if (!page && page.error().code() == Code::kDeadlineExceeded && !self &&
+          !is_silent(member, page.error())) {
+        // A page of a slow origin takes its time; the member still asks for it.
+        limit = context.tightened(world_.executor, 10 * limits_.peer_timeout);
+        page = co_await list_at(member, options, limit);
+      }
       if (page || is_answer(page.error()) || self) co_return page;
       SHOAL_CO_RETURN_IF_ERROR(context.check(world_.executor));
-      if (page.error().code() == Code::kUnavailable) view_.report(id, false);
+      if (is_silent(member, page.error())) view_.report(id, false);
     }
   }
   co_return co_await origin_.list(std::move(options), context);

@@ -89,6 +89,17 @@ std::vector<Range> Fetcher::unclaimed(Range range) {
   return open;
 }
 
+// The whole chunk in one request to the origin, whichever part was asked for first.
+Range Fetcher::hole_around(uint64_t offset) {
+  uint64_t chunk = core_.peers->chunk_bytes();
+  uint64_t begin = offset / chunk * chunk;
+  std::vector<Range> holes = unclaimed({begin, std::min(chunk, file_->size() - begin)});
+  auto around = std::ranges::find_if(
+      holes, [offset](const Range& hole) { return hole.offset <= offset && offset < hole.end(); });
+  SHOAL_ASSERT(around != holes.end(), "it is missing and unclaimed");
+  return *around;
+}
+
 bool Fetcher::is_own(uint64_t offset) const {
   return core_.peers == nullptr || core_.peers->is_own(object_, offset);
 }
@@ -155,6 +166,8 @@ Task<Status> Fetcher::fetch_bytes(Fetcher& self, Fetch& fetch, Context context) 
   Fetch* raw = &fetch;  // the origin drops the callback before it ends
   auto progress = [raw, from](uint64_t bytes) { raw->arrive(from + bytes); };
   SteadyTime begun = core.now();
+  core.log.debug("fetching {} at {}, {} bytes, from the origin", self.object_,
+                 fetch.range.offset + from, fetch.range.length - from);
   Status status = co_await core.origin.read(self.object_, self.etag_, fetch.range.offset + from,
                                             fetch.buffer.span().subspan(from), progress, context);
   if (!status) co_return status;
@@ -201,14 +214,7 @@ Task<Status> Fetcher::demand(Range range, FetchRole role, bool bulk, Context con
     if (open.empty()) co_return Status();
     Range next = open[0];
     bool own = role == FetchRole::kOwner || is_own(next.offset);
-    if (core_.peers != nullptr && own && bulk) {
-      // The whole chunk in one request to the origin, whichever part was asked for first.
-      uint64_t chunk = core_.peers->chunk_bytes();
-      uint64_t begin = next.offset / chunk * chunk;
-      for (const Range& hole : unclaimed({begin, std::min(chunk, file_->size() - begin)})) {
-        if (hole.offset <= next.offset && next.offset < hole.end()) next = hole;
-      }
-    }
+    if (core_.peers != nullptr && own && bulk) next = hole_around(next.offset);
     next.length = unit_end(next, kUnitMax) - next.offset;
     if (role == FetchRole::kRelay) {
       auto memory = core_.relay_memory.try_acquire(next.length);
@@ -255,17 +261,19 @@ void Fetcher::prefetch(Range asked, ReadPattern& pattern) {
   if (at >= limit || (limit < file_->size() && limit - at < unit)) return;
   for (const Range& gap : unclaimed({at, limit - at})) {
     for (uint64_t offset = gap.offset; offset < gap.end();) {
+      Range part{offset, unit_end({offset, gap.end() - offset}, unit) - offset};
       // Of an own chunk all at once: other nodes will want the rest from here.
-      bool whole = core_.peers != nullptr && is_own(offset);
-      uint64_t end = unit_end({offset, gap.end() - offset}, whole ? kUnitMax : unit);
-      auto memory = core_.fetch_memory.try_acquire(end - offset);
+      if (core_.peers != nullptr && is_own(offset)) {
+        part = hole_around(offset);
+        part.length = unit_end(part, kUnitMax) - part.offset;
+      }
+      auto memory = core_.fetch_memory.try_acquire(part.length);
       if (!memory) {
         pattern.ahead = offset;
         return;
       }
-      Range part{offset, end - offset};
       if (start(part, FetchRole::kReader, true, std::move(*memory)) == nullptr) return;
-      offset = end;
+      offset = part.end();
     }
   }
   pattern.ahead = std::max(pattern.ahead, limit);
@@ -275,8 +283,9 @@ Task<Status> Fetcher::read(uint64_t offset, ByteSpan into, ReadPattern* pattern,
   SHOAL_ASSERT(offset + into.size() <= file_->size());
   Range asked{offset, into.size()};
   if (asked.length == 0) co_return Status();
-  bool bulk = (pattern != nullptr && pattern->window > 0) || asked.length >= kBulkAnywhere ||
-              (offset == 0 && asked.length >= kBulkFirst);
+  bool goes_on = pattern != nullptr && offset >= kBulkFirst && offset == pattern->next;
+  bool bulk = (pattern != nullptr && pattern->window > 0) || goes_on ||
+              asked.length >= kBulkAnywhere || (offset == 0 && asked.length >= kBulkFirst);
   std::vector<Range> gaps = file_->missing(asked);
   if (gaps.empty()) {
     core_.metrics.read_hits.add();

@@ -84,6 +84,8 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   void prefetch(Range asked, ReadPattern& pattern);
   // The end of the fetch that begins at `open.offset`, at most open.end(): one chunk has one owner.
   uint64_t unit_end(Range open, uint64_t unit) const;
+  // The part of its chunk around `offset`, which is missing and unclaimed, that is so too.
+  Range hole_around(uint64_t offset);
   bool is_own(uint64_t offset) const;
   Semaphore& memory_of(FetchRole role) const;
 

@@ -20,6 +20,7 @@ constexpr uint64_t kObjectBytesMax = uint64_t{1} << 47;
 constexpr size_t kEtagBytesMax = 256;
 constexpr int kWarmChunksMax = 1024;
 constexpr int kForgetMax = 1000;
+constexpr Duration kMapPatience = std::chrono::milliseconds(300);
 constexpr uint32_t kListEntriesMax = 5000;
 // A page must fit into one body.
 constexpr uint64_t kListBytesMax = kBodyBytesMax - 64 * kKiB;
@@ -57,7 +58,13 @@ Task<Status> send_small(Buffer& bytes, Range range, RpcResponder& responder) {
 }  // namespace
 
 PeerService::PeerService(World& world, Membership& membership, AttributeCache& attributes)
-    : world_(world), membership_(membership), attributes_(attributes) {}
+    : world_(world),
+      membership_(membership),
+      attributes_(attributes),
+      map_changed_(world.executor) {
+  // Membership and this service end together.
+  membership_.on_change([this](const SlotMap&) { map_changed_.notify_all(); });
+}
 PeerService::~PeerService() = default;
 
 void PeerService::attach(NodeCore& core, ClusterJobs& jobs) {
@@ -86,7 +93,7 @@ Task<Result<std::string>> PeerService::handle(RpcRequest request, RpcResponder& 
     default:
       break;
   }
-  if (core_ == nullptr) co_return fail(Code::kBusy, "the node is starting or stopping");
+  SHOAL_CO_RETURN_IF_ERROR(check_attached());
   switch (request.method) {
     case Method::kRead:
       co_return co_await read(std::move(request), responder, context);
@@ -107,11 +114,25 @@ Task<Result<std::string>> PeerService::handle(RpcRequest request, RpcResponder& 
   }
 }
 
+Status PeerService::check_attached() const {
+  if (core_ == nullptr) return fail(Code::kBusy, "the node is starting or stopping");
+  return {};
+}
+
+Task<void> PeerService::await_map(uint64_t version, Context context) {
+  Context limit = context.tightened(world_.executor, kMapPatience);
+  while (membership_.current() < version) {
+    if (!co_await map_changed_.wait(limit)) co_return;  // the old map serves, if less well
+  }
+}
+
 Task<Result<std::string>> PeerService::read(RpcRequest request, RpcResponder& responder,
                                             Context context) {
   SHOAL_CO_ASSIGN_OR_RETURN(auto body, parse_message<wire::ReadRequest>(request.body, "a read"));
   uint64_t chunk_bytes = core_->peers->chunk_bytes();
   SHOAL_CO_RETURN_IF_ERROR(check_read(body, chunk_bytes));
+  co_await await_map(body.map_version(), context);
+  SHOAL_CO_RETURN_IF_ERROR(check_attached());
   wire::ReadReply reply;
   bool may_redirect = !body.no_redirect() && !body.only_cached() && !request.peer.is_zero();
   if (may_redirect && body.bulk() && body.size() > kFetchWholeMax) {
@@ -212,6 +233,8 @@ Task<Result<std::string>> PeerService::warm(RpcRequest request, Context context)
   if (body.chunks_size() > kWarmChunksMax) {
     co_return fail(Code::kInvalidArgument, "too many chunks at once");
   }
+  co_await await_map(body.map_version(), context);
+  SHOAL_CO_RETURN_IF_ERROR(check_attached());
   uint64_t chunk_bytes = core_->filler->chunk_bytes();
   std::vector<uint64_t> chunks;
   for (uint64_t chunk : body.chunks()) {

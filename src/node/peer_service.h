@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 
+#include "async/sync.h"
 #include "node/attribute_cache.h"
 #include "node/hot_chunks.h"
 #include "node/node_core.h"
@@ -38,6 +39,10 @@ class PeerService final : public RpcHandler {
   Task<Result<std::string>> forget(RpcRequest request, Context context);
   Task<Result<std::string>> warm(RpcRequest request, Context context);
   std::string drain();
+  Status check_attached() const;
+  // A caller with a newer map knows better who owned what before: waits a moment for that map,
+  // which membership fetches.
+  Task<void> await_map(uint64_t version, Context context);
 
   World& world_;
   Membership& membership_;
@@ -45,6 +50,7 @@ class PeerService final : public RpcHandler {
   NodeCore* core_ = nullptr;
   ClusterJobs* jobs_ = nullptr;
   HotChunks hot_chunks_;
+  Signal map_changed_;
   std::function<std::string()> status_;
 };
 
