@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 
 #include "apps/commands.h"
 #include "apps/completion.h"
@@ -123,6 +124,27 @@ void add_version_command(CLI::App& app, Run& run) {
   });
 }
 
+namespace {
+
+// Flags that the parser does not know are the scenario's parameters: --NAME=VALUE, or --NAME VALUE,
+// whose values the parser took for parameters.
+void add_flags(const std::vector<std::string>& flags, std::vector<std::string>& pairs) {
+  auto is_value = [](const std::string& word) { return word.find('=') == std::string::npos; };
+  for (const std::string& flag : flags) {
+    if (!flag.starts_with("--") || flag.size() <= 2) throw CLI::ExtrasError({flag});
+    std::string pair = flag.substr(2);
+    if (is_value(pair)) {
+      auto value = std::ranges::find_if(pairs, is_value);
+      if (value == pairs.end()) throw CLI::ValidationError(flag + " needs a value");
+      pair += "=" + *value;
+      pairs.erase(value);
+    }
+    pairs.push_back(std::move(pair));
+  }
+}
+
+}  // namespace
+
 void add_scenario_command(CLI::App& app, Run& run, const std::string& name, const std::string& help,
                           std::span<const Scenario> scenarios) {
   auto* command = app.add_subcommand(name, help);
@@ -135,8 +157,11 @@ void add_scenario_command(CLI::App& app, Run& run, const std::string& name, cons
     one->add_flag("--json", arguments->json, "Print one JSON object");
     one->add_option("--nodes", arguments->nodes, "Nodes (default 1)")->check(CLI::PositiveNumber);
     one->add_option("--seed", arguments->seed, "Seed of all chance (default 1)");
-    one->add_option("parameters", *pairs, "Parameters of the scenario")->type_name("NAME=VALUE");
-    one->callback([&run, arguments, pairs, scenario] {
+    one->add_option("parameters", *pairs, "Parameters of the scenario, also as --NAME VALUE")
+        ->type_name("NAME=VALUE");
+    one->allow_extras();
+    one->callback([&run, arguments, pairs, scenario, one] {
+      add_flags(one->remaining(), *pairs);
       for (const std::string& pair : *pairs) {
         size_t equals = pair.find('=');
         if (equals == std::string::npos || equals == 0) {

@@ -54,7 +54,7 @@ struct Incarnation {
 
 class OneNode {
  public:
-  OneNode(uint64_t seed, const OneNodeOptions& options);
+  OneNode(uint64_t seed, const SeedOptions& options);
   Report run();
 
  private:
@@ -90,7 +90,7 @@ class OneNode {
   }
 
   uint64_t seed_;
-  const OneNodeOptions& options_;
+  const SeedOptions& options_;
   Ground ground_;
   Simulation sim_;
   SeededRandom random_;
@@ -105,7 +105,7 @@ class OneNode {
   bool world_moves_ = true;
 };
 
-OneNode::OneNode(uint64_t seed, const OneNodeOptions& options)
+OneNode::OneNode(uint64_t seed, const SeedOptions& options)
     : seed_(seed),
       options_(options),
       ground_{make_plan(seed), {}, {}, nullptr, {}, {}, {}, {}, true},
@@ -577,8 +577,10 @@ Report OneNode::run() {
 
 }  // namespace
 
-Report run_one_node(uint64_t seed, const OneNodeOptions& options) {
+Report run_one_node(uint64_t seed, const SeedOptions& options) {
   return OneNode(seed, options).run();
 }
+
+SeedScenario one_node_scenario() { return {"one-node", "shoal simulate one-node", run_one_node}; }
 
 }  // namespace shoal::simulate

@@ -73,15 +73,16 @@ void write_all(int descriptor, const std::string& text) {
   }
 }
 
-[[noreturn]] void run_child(uint64_t seed, bool twice, bool log, int answer) {
-  OneNodeOptions options;
+[[noreturn]] void run_child(const SeedScenario& scenario, uint64_t seed, bool twice, bool log,
+                            int answer) {
+  SeedOptions options;
   options.log_level = LogLevel::kDebug;
   if (log) {
     options.log_sink = [](LogLevel, std::string_view line) { fmt::print(stderr, "{}\n", line); };
   }
-  Report report = run_one_node(seed, options);
+  Report report = scenario.run(seed, options);
   if (twice && report.ok()) {
-    Report again = run_one_node(seed, options);
+    Report again = scenario.run(seed, options);
     report.counters["ran_twice"] = 1;
     if (again.trace_hash != report.trace_hash) {
       report.failures.push_back(fmt::format("not deterministic: traces {:#x} and {:#x}",
@@ -92,7 +93,7 @@ void write_all(int descriptor, const std::string& text) {
   ::_exit(0);  // what crashed incarnations left is not for destructors
 }
 
-Child start_child(uint64_t seed, const SeedsOptions& options) {
+Child start_child(const SeedScenario& scenario, uint64_t seed, const SeedsOptions& options) {
   int answer[2];
   int errors[2];
   SHOAL_ASSERT(::pipe(answer) == 0 && ::pipe(errors) == 0, "no pipe for a child");
@@ -108,7 +109,7 @@ Child start_child(uint64_t seed, const SeedsOptions& options) {
     if (!options.log) ::dup2(errors[1], STDERR_FILENO);
     ::close(errors[1]);
     bool twice = options.twice_every != 0 && seed % options.twice_every == 0;
-    run_child(seed, twice, options.log, answer[1]);
+    run_child(scenario, seed, twice, options.log, answer[1]);
   }
   ::close(answer[1]);
   ::close(errors[1]);
@@ -170,23 +171,23 @@ void add(SeedsResult& result, Report report) {
   if (!report.ok()) result.failed.push_back(std::move(report));
 }
 
-void print_failure(const Report& report) {
+void print_failure(const SeedScenario& scenario, const Report& report) {
   fmt::print("seed {} failed ({})\n", report.seed, report.plan);
   for (const std::string& failure : report.failures) fmt::print("  {}\n", failure);
   for (const std::string& line : report.last_log_lines) fmt::print("    | {}\n", line);
-  fmt::print("  reproduce: shoal simulate one-node --seed {}\n", report.seed);
+  fmt::print("  reproduce: {} --seed {}\n", scenario.command, report.seed);
 }
 
-json to_json(const OneNodeCommand& command, const SeedsResult& result, double seconds) {
+json to_json(const SeedsCommand& command, const SeedsResult& result, double seconds) {
   json failed = json::array();
   for (const Report& report : result.failed) {
     failed.push_back(
         {{"seed", report.seed},
          {"plan", report.plan},
          {"failures", report.failures},
-         {"reproduce", fmt::format("shoal simulate one-node --seed {}", report.seed)}});
+         {"reproduce", fmt::format("{} --seed {}", command.scenario.command, report.seed)}});
   }
-  return {{"scenario", "one-node"},
+  return {{"scenario", command.scenario.name},
           {"parameters", {{"seed", command.seeds.first}, {"seeds", command.seeds.count}}},
           {"seeds_run", result.run},
           {"ok", result.failed.empty()},
@@ -204,7 +205,7 @@ bool parse_number(const char* text, uint64_t& into) {
 
 }  // namespace
 
-SeedsResult run_seeds(const SeedsOptions& options) {
+SeedsResult run_seeds(const SeedScenario& scenario, const SeedsOptions& options) {
   SeedsResult result;
   std::vector<Child> children;
   uint64_t next = options.first;
@@ -212,7 +213,7 @@ SeedsResult run_seeds(const SeedsOptions& options) {
   bool stop = false;
   while (next < end || !children.empty()) {
     while (next < end && !stop && children.size() < std::max(1u, options.jobs)) {
-      children.push_back(start_child(next++, options));
+      children.push_back(start_child(scenario, next++, options));
     }
     if (children.empty()) break;
     for (size_t i = 0; i < children.size();) {
@@ -229,9 +230,9 @@ SeedsResult run_seeds(const SeedsOptions& options) {
   return result;
 }
 
-int run_one_node_command(const OneNodeCommand& command) {
+int run_seeds_command(const SeedsCommand& command) {
   auto begun = Clock::now();
-  SeedsResult result = run_seeds(command.seeds);
+  SeedsResult result = run_seeds(command.scenario, command.seeds);
   double seconds = std::chrono::duration<double>(Clock::now() - begun).count();
   bool ok = result.failed.empty() != command.expect_failure;
   if (command.json) {
@@ -240,7 +241,7 @@ int run_one_node_command(const OneNodeCommand& command) {
         to_json(command, result, seconds).dump(2, ' ', false, json::error_handler_t::replace));
     return ok ? 0 : 1;
   }
-  for (const Report& report : result.failed) print_failure(report);
+  for (const Report& report : result.failed) print_failure(command.scenario, report);
   fmt::print("{} seeds, {} failed; {:.0f} s of virtual time in {:.1f} s, {} steps\n", result.run,
              result.failed.size(), result.virtual_seconds, seconds, result.steps);
   std::string line;
@@ -254,8 +255,9 @@ int run_one_node_command(const OneNodeCommand& command) {
   return ok ? 0 : 1;
 }
 
-int simulate_main(int argc, char** argv) {
-  OneNodeCommand command;
+int simulate_main(SeedScenario scenario, int argc, char** argv) {
+  SeedsCommand command;
+  command.scenario = std::move(scenario);
   command.seeds.jobs = 1;
   for (int i = 1; i < argc; ++i) {
     std::string_view flag = argv[i];
@@ -289,7 +291,7 @@ int simulate_main(int argc, char** argv) {
       return 2;
     }
   }
-  return run_one_node_command(command);
+  return run_seeds_command(command);
 }
 
 }  // namespace shoal::simulate

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "simulate/one_node.h"
+#include "simulate/report.h"
 
 namespace shoal::simulate {
 
@@ -28,18 +28,19 @@ struct SeedsResult {
   uint64_t steps = 0;
 };
 
-SeedsResult run_seeds(const SeedsOptions& options);
+SeedsResult run_seeds(const SeedScenario& scenario, const SeedsOptions& options);
 
-// `shoal simulate one-node`: prints what happened; answers the exit status.
-struct OneNodeCommand {
+// `shoal simulate one-node` and the like: prints what happened; answers the exit status.
+struct SeedsCommand {
+  SeedScenario scenario;
   SeedsOptions seeds;
   bool json = false;
   bool expect_failure = false;  // the canary: answers 0 only if some seed fails
 };
-int run_one_node_command(const OneNodeCommand& command);
+int run_seeds_command(const SeedsCommand& command);
 
 // The same from arguments: [--seed N] [--seeds COUNT] [--jobs N] [--json] [--log]
 // [--expect-failure].
-int simulate_main(int argc, char** argv);
+int simulate_main(SeedScenario scenario, int argc, char** argv);
 
 }  // namespace shoal::simulate
