@@ -1,9 +1,12 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <deque>
+#include <map>
 
 #include "async/timer_queue.h"
 #include "node/attributes.h"
+#include "node/hot_chunks.h"
 #include "node/tree.h"
 
 namespace shoal {
@@ -127,6 +130,49 @@ TEST(Tree, a_detached_inode_lives_while_it_is_used) {
   tree.drop_if_unused(f);
   EXPECT_EQ(tree.find(id), nullptr);
   EXPECT_EQ(tree.find_path("f"), &other);
+}
+
+// Who asks for one chunk, in this order; whom each is sent to.
+std::map<uint64_t, std::optional<NodeId>> parents_of(HotChunks& chunks, uint64_t askers) {
+  std::map<uint64_t, std::optional<NodeId>> parents;
+  for (uint64_t i = 1; i <= askers; ++i) {
+    parents[i] = chunks.parent_of({1, 1}, {0, i}, SteadyTime{}, [](const NodeId&) { return true; });
+  }
+  return parents;
+}
+
+TEST(HotChunks, few_askers_form_a_chain) {
+  HotChunks chunks;
+  auto parents = parents_of(chunks, HotChunks::kChain);
+  EXPECT_FALSE(parents[1]);
+  for (uint64_t i = 2; i <= HotChunks::kChain; ++i) EXPECT_EQ(parents[i], (NodeId{0, i - 1}));
+  // Asked for another part of the chunk, each is sent the same way.
+  EXPECT_EQ(parents_of(chunks, HotChunks::kChain), parents);
+}
+
+TEST(HotChunks, many_askers_form_a_tree_that_is_not_deep) {
+  HotChunks chunks;
+  auto parents = parents_of(chunks, 1000);
+  std::map<uint64_t, size_t> children, depth;
+  size_t deepest = 0;
+  for (uint64_t i = 1; i <= 1000; ++i) {
+    if (!parents[i]) continue;
+    ASSERT_LT(parents[i]->low, i) << "a parent came earlier, so nobody waits in a circle";
+    ++children[parents[i]->low];
+    depth[i] = depth[parents[i]->low] + 1;
+    deepest = std::max(deepest, depth[i]);
+  }
+  EXPECT_LE(deepest, HotChunks::kChain + 10);
+  for (const auto& [id, count] : children) EXPECT_LE(count, HotChunks::kChildren);
+}
+
+TEST(HotChunks, nobody_is_sent_to_the_dead) {
+  HotChunks chunks;
+  parents_of(chunks, 3);
+  auto second_is_dead = [](const NodeId& id) { return id.low != 2; };
+  EXPECT_FALSE(chunks.parent_of({1, 1}, {0, 3}, SteadyTime{}, second_is_dead));
+  auto later = chunks.parent_of({1, 1}, {0, 4}, SteadyTime{}, second_is_dead);
+  EXPECT_EQ(later, (NodeId{0, 3}));
 }
 
 }  // namespace
