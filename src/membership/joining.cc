@@ -12,7 +12,10 @@ namespace {
 constexpr Duration kJoinLimit = std::chrono::seconds(60);
 constexpr Duration kStorePatience = std::chrono::seconds(15);  // with a store that is away
 constexpr Duration kAskLimit = std::chrono::seconds(10);       // of one member: it batches
-constexpr Duration kDialLimit = std::chrono::seconds(2);
+constexpr Duration kDialLimit = std::chrono::seconds(3);
+// A member that could not reach this node is not believed at once: on a machine where a hundred nodes
+// start together an answer can take seconds.
+constexpr int kReachTries = 3;
 constexpr Duration kBatchWindow = std::chrono::milliseconds(200);
 constexpr size_t kAskedMax = 3;
 constexpr int kDuplicateChecks = 3;  // a process that is just ending may still answer
@@ -93,12 +96,14 @@ Task<Status> MembershipImpl::join(RpcPool& pool, Context context) {
   context = context.tightened(world_.executor, kJoinLimit);
   SteadyTime patience = now() + kStorePatience;
   Backoff backoff(world_.random, std::chrono::milliseconds(50), std::chrono::seconds(1));
+  int tries = 0;
   while (true) {
     Status status = co_await join_once(context);
     if (status) break;
     Code code = status.error().code();
     bool store_is_away = !store_reachable_;
     bool again = code == Code::kBusy || (store_is_away && now() < patience);
+    if (code == Code::kUnavailable && !store_is_away) again = ++tries < kReachTries;
     if (again) again = (co_await sleep_for(world_.executor, backoff.next(), context)).has_value();
     if (!again) {
       pool_ = nullptr;
