@@ -13,8 +13,8 @@ constexpr Duration kJoinLimit = std::chrono::seconds(60);
 constexpr Duration kStorePatience = std::chrono::seconds(15);  // with a store that is away
 constexpr Duration kAskLimit = std::chrono::seconds(10);       // of one member: it batches
 constexpr Duration kDialLimit = std::chrono::seconds(3);
-// A member that could not reach this node is not believed at once: on a machine where a hundred nodes
-// start together an answer can take seconds.
+// A member that could not reach this node is not believed at once: on a machine where a hundred
+// nodes start together an answer can take seconds.
 constexpr int kReachTries = 3;
 constexpr Duration kBatchWindow = std::chrono::milliseconds(200);
 constexpr size_t kAskedMax = 3;
