@@ -17,6 +17,8 @@ namespace {
 using ConnectionPointer = std::shared_ptr<ClientConnection>;
 
 constexpr Duration kSweepPeriodMax = std::chrono::seconds(15);
+// Without a frame for so long, a connection may lead to somebody who is gone.
+constexpr Duration kQuiet = std::chrono::seconds(1);
 // Addresses without a connection are remembered for so long, for heard_from().
 constexpr Duration kForgetAfter = std::chrono::minutes(10);
 
@@ -100,7 +102,12 @@ Task<Result<std::string>> Pool::call_on(Peer& peer, size_t lane, std::string add
                                         Hash128 expected, Method method, std::string body,
                                         RpcSink* sink, Context context) {
   ConnectionPointer connection = peer.lanes[lane];
-  if (connection == nullptr || !connection->usable()) {
+  // After a power loss nobody tells us that the one at the other end is gone, and another may sit
+  // there by now: before its answer counts, a quiet connection is made anew.
+  bool other = connection != nullptr && !expected.is_zero() &&
+               connection->peer().node != expected && connection->idle() &&
+               executor_.now() - connection->last_received() > kQuiet;
+  if (connection == nullptr || !connection->usable() || other) {
     put_away(peer, lane);
     connection = nullptr;
     // One attempt for all who want this lane; each waits only as long as it likes.
