@@ -95,7 +95,7 @@ SteadyTime MembershipImpl::ping_due_peers() {
           now() + between(options_.ping_period * 9 / 10, options_.ping_period * 11 / 10);
       // What carries data need not be asked. The window is shorter than the period, so that an
       // answered ping does not count twice.
-      if (pool_->heard_from(address, options_.ping_period / 2)) {
+      if (heard_from(id, options_.ping_period / 2)) {
         sign_of_life(id);
       } else {
         peer.pinging = gate_.spawn(ping_peer(id, address));
@@ -104,6 +104,16 @@ SteadyTime MembershipImpl::ping_due_peers() {
     if (!peer.pinging) next = std::min(next, peer.next_ping);
   }
   return next;
+}
+
+// Frames tell an address, not who sits there: of a node that came back without its id, its old id
+// must not live on.
+bool MembershipImpl::heard_from(const NodeId& id, Duration within) const {
+  const Member* member = find(id);
+  if (member == nullptr || !pool_->heard_from(member->address, within)) return false;
+  return std::ranges::none_of(map_->members, [&](const Member& other) {
+    return other.id != id && other.address == member->address && other.state != MemberState::kDown;
+  });
 }
 
 Task<Status> MembershipImpl::ping(std::string address, NodeId id, Context context) {
@@ -160,7 +170,7 @@ SteadyTime MembershipImpl::suspect_peers() {
     if (!peer.suspected) {
       bool silent = now() - peer.answered >= options_.suspect_after;
       // An answer that came too late for its ping is a sign of life all the same.
-      if (silent && pool_->heard_from(find(id)->address, options_.suspect_after / 2)) {
+      if (silent && heard_from(id, options_.suspect_after / 2)) {
         peer.answered = now() - options_.suspect_after / 2;
         silent = false;
       }
@@ -296,12 +306,12 @@ Task<Result<std::string>> MembershipImpl::answer_probe(std::string body, Context
   wire::ProbeReply reply;
   std::string address = member->address;
   Duration limit = std::min<Duration>(std::chrono::milliseconds(request.timeout_ms()), kProbeLimit);
-  bool reached = pool_->heard_from(address, options_.ping_period / 2);
+  bool reached = heard_from(id, options_.ping_period / 2);
   if (!reached) {
     Status answered = co_await ping(address, id, context.tightened(world_.executor, limit));
     SHOAL_CO_RETURN_IF_ERROR(context.check(world_.executor));
-    reached = answered.has_value() || pool_->heard_from(address, limit) ||
-              answered.error().code() == Code::kBusy;
+    reached =
+        answered.has_value() || heard_from(id, limit) || answered.error().code() == Code::kBusy;
   }
   reply.set_reached(reached);
   co_return reply.SerializeAsString();

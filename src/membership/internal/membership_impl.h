@@ -137,6 +137,7 @@ class MembershipImpl final : public Membership {
   SteadyTime ping_due_peers();
   SteadyTime suspect_peers();
   void sign_of_life(const NodeId& id);
+  bool heard_from(const NodeId& id, Duration within) const;
   Task<Status> ping(std::string address, NodeId id, Context context);
   Task<void> ping_peer(NodeId id, std::string address);
   Task<void> inquire(NodeId id);
