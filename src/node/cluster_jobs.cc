@@ -178,8 +178,8 @@ Task<Status> ClusterJobs::to_everybody(VersionName version, std::vector<uint64_t
 
 Task<Status> ClusterJobs::warm(VersionName version, bool everywhere,
                                std::function<void(uint64_t)> progress, Context context) {
-  std::vector<uint64_t> chunks;
-  if (version.size <= kFetchWholeMax) {
+  std::vector<uint64_t> chunks;  // none of an empty object
+  if (version.size > 0 && version.size <= kFetchWholeMax) {
     chunks.push_back(0);
   } else {
     for (uint64_t at = 0; at < version.size; at += core_.filler->chunk_bytes()) {
