@@ -44,7 +44,6 @@ bool ClusterGround::may_fail_so(const Error& error, bool changed) const {
 struct Program::Opened {
   std::string object;
   OpenFile file;
-  bool changed = false;
   std::vector<const ObjectVersion*> versions;  // that it may be
 };
 
@@ -76,7 +75,6 @@ Task<bool> Program::open(std::string object, Opened* opened) {
   auto file = co_await daemon_.kernel().open(object, O_RDONLY, context);
   opened->versions =
       ground_.history.candidates(object, daemon_.name(), begun, ground_.now(), ground_.age_max());
-  opened->changed = !ground_.history.at(object).constant();
   if (file) {
     opened->file = std::move(*file);
     std::erase_if(opened->versions, [](const ObjectVersion* version) { return !version->exists; });
@@ -90,7 +88,9 @@ Task<bool> Program::open(std::string object, Opened* opened) {
       file.error().code() == Code::kNotFound &&
       (opened->versions.empty() ||
        std::ranges::any_of(opened->versions, [](const auto* version) { return !version->exists; }));
-  if (!may_be_absent && !ground_.may_fail_so(file.error(), opened->changed) && !skips(object)) {
+  if (!may_be_absent &&
+      !ground_.may_fail_so(file.error(), !ground_.history.at(object).constant()) &&
+      !skips(object)) {
     ground_.failed(
         fmt::format("{} on {}: open: {}", object, daemon_.name(), file.error().to_string()));
   }
@@ -106,7 +106,8 @@ Task<bool> Program::read_at(Opened* opened, uint64_t offset, uint64_t length) {
       co_await daemon_.kernel().fs.read(opened->file.handle, offset, buffer.span(), context);
   ground_.findings.count("reads");
   if (!count) {
-    if (!ground_.may_fail_so(count.error(), opened->changed) && !skips(opened->object)) {
+    if (!ground_.may_fail_so(count.error(), !ground_.history.at(opened->object).constant()) &&
+        !skips(opened->object)) {
       ground_.failed(fmt::format("{} on {}: read at {}: {}", opened->object, daemon_.name(), offset,
                                  count.error().to_string()));
     }
@@ -163,7 +164,9 @@ Task<void> Program::read_all(std::string prefix) {
   for (auto& [object, history] : ground_.history.objects()) {
     if (!object.starts_with(prefix) || ground_.failing()) continue;
     bool whole = co_await read_whole(object, 128 * kKiB + random_.below(kMiB));
-    if (!whole && history.now().exists && !ground_.failing()) {
+    // A write that failed may never have come about.
+    bool stands = ground_.account->service.find(kContainer, object).has_value();
+    if (!whole && stands && history.now().exists && !ground_.failing()) {
       ground_.failed(
           fmt::format("{} on {}: not readable when all is well", object, daemon_.name()));
     }
