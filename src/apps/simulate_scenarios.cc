@@ -138,13 +138,13 @@ int run_forecast(const std::string& scenario, Forecaster forecaster, uint64_t no
 }
 
 int run_fan_out_read(const ScenarioArguments& arguments) {
-  return run_forecast("fan-out-read", simulate::forecast_fan_out_read, 1000, arguments);
+  return run_forecast("fan-out-read", simulate::forecast_fan_out_read, 64, arguments);
 }
 int run_fan_in_read(const ScenarioArguments& arguments) {
   return run_forecast("fan-in-read", simulate::forecast_fan_in_read, 8, arguments);
 }
 int run_scale(const ScenarioArguments& arguments) {
-  return run_forecast("scale", simulate::forecast_scale, 1000, arguments);
+  return run_forecast("scale", simulate::forecast_scale, 64, arguments);
 }
 
 }  // namespace
@@ -161,7 +161,7 @@ std::span<const Scenario> simulate_scenarios() {
        "expect-failure=no]",
        run_cluster_scenario},
       {"fan-out-read",
-       "Forecast: many nodes read one cold object at once [nodes 1000, size=140GB nic=100Gbit "
+       "Forecast: many nodes read one cold object at once [nodes 64, size=140GB nic=100Gbit "
        "blob-out=200Gbit blob-connection=60MB blob-connections=64 blob-requests=40000 "
        "blob-latency=15ms latency=50us chunks=1024 ahead=16]",
        run_fan_out_read},
@@ -170,7 +170,7 @@ std::span<const Scenario> simulate_scenarios() {
        "fan-out-read]",
        run_fan_in_read},
       {"scale",
-       "Forecast: the fan-out read and the start of 8, 16, 32 ... nodes [nodes 1000, parameters as "
+       "Forecast: the fan-out read and the start of 8, 16, 32 ... nodes [nodes 64, parameters as "
        "of fan-out-read]",
        run_scale}};
   return kScenarios;
