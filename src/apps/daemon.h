@@ -34,6 +34,8 @@ Result<StartReport> daemonize();
 
 // No core files: memory holds credentials and other people's data.
 void forbid_core_dumps();
+// As many descriptors as this user may have: cached files that are open, and connections to peers.
+void allow_many_descriptors();
 
 // Blocks SIGINT, SIGTERM and SIGHUP in this thread (so in all that it starts) and ignores SIGPIPE.
 void block_stop_signals();

@@ -78,6 +78,7 @@ class RunningParts {
   std::string token_;
   std::string cache_dir_;
   std::string log_file_;
+  NodeId node_id_;  // in the cluster
   std::string cluster_welcome_;
   uint64_t store_capacity_ = 0;
   int end_event_ = -1;
@@ -190,6 +191,8 @@ Result<std::unique_ptr<MapStore>> RunningParts::make_map_store() {
   if (where.starts_with("static:")) {
     std::string path = where.substr(7);
     SHOAL_ASSIGN_OR_RETURN(std::string text, read_small_file(path));
+    // The list says who is who; the id in the cache directory does not count then.
+    SHOAL_ASSIGN_OR_RETURN(node_id_, static_member_id(text, node_name(), options_.cluster));
     std::string key;
     if (!options_.cluster_key_file.empty()) {
       SHOAL_ASSIGN_OR_RETURN(key, read_small_file(options_.cluster_key_file));
@@ -223,6 +226,7 @@ Task<Status> RunningParts::open_cluster(ClusterOptions options) {
 }
 
 Status RunningParts::start_cluster() {
+  node_id_ = store_->node_id();
   SHOAL_RETURN_IF_ERROR(run_blocking(*shard_, make_map_store_there()));
   ClusterOptions cluster;
   cluster.name = options_.cluster;
@@ -233,7 +237,7 @@ Status RunningParts::start_cluster() {
   cluster.attr_ttl = options_.attr_ttl;
   cluster.negative_ttl = options_.negative_ttl;
   cluster.attribute_bytes = options_.memory.value_or(default_memory()) / 16;
-  cluster.self.id = store_->node_id();
+  cluster.self.id = node_id_;
   cluster.self.name = node_name();
   cluster.self.zone = options_.zone;
   cluster.self.incarnation = store_->generation();
@@ -436,6 +440,7 @@ int run_node(NodePlan plan) {
   auto config = origin_config(plan.origin, plan.options);
   if (!config) return fail_with(config.error());
   forbid_core_dumps();
+  allow_many_descriptors();
   StartReport report;
   if (!plan.options.foreground) {
     auto daemon = daemonize();

@@ -196,7 +196,10 @@ Task<Status> ClusterJobs::warm(VersionName version, bool everywhere,
 
 DrainProgress ClusterJobs::drain() {
   if (!draining_ && !drain_.done) {
+    // Who began the drain hears how it ended; only the call after that begins a new one.
+    if (!drain_.error.empty() && !std::exchange(error_told_, true)) return drain_;
     draining_ = true;
+    error_told_ = false;
     drain_ = {};
     if (!core_.gate.spawn(run_drain())) {
       draining_ = false;

@@ -66,6 +66,7 @@ class ClusterJobs {
   std::function<uint64_t()> dirty_;
   DrainProgress drain_;
   bool draining_ = false;
+  bool error_told_ = false;
 };
 
 }  // namespace shoal

@@ -96,7 +96,7 @@ Task<Result<std::string>> PeerService::handle(RpcRequest request, RpcResponder& 
   SHOAL_CO_RETURN_IF_ERROR(check_attached());
   switch (request.method) {
     case Method::kRead:
-      co_return co_await read(std::move(request), responder, context);
+      co_return co_await read(*core_, std::move(request), responder, context);
     case Method::kHead:
       co_return co_await head(std::move(request), context);
     case Method::kList:
@@ -104,7 +104,7 @@ Task<Result<std::string>> PeerService::handle(RpcRequest request, RpcResponder& 
     case Method::kForget:
       co_return co_await forget(std::move(request), context);
     case Method::kWarm:
-      co_return co_await warm(std::move(request), context);
+      co_return co_await warm(*core_, std::move(request), context);
     case Method::kDrain:
       co_return drain();
     default:
@@ -126,10 +126,10 @@ Task<void> PeerService::await_map(uint64_t version, Context context) {
   }
 }
 
-Task<Result<std::string>> PeerService::read(RpcRequest request, RpcResponder& responder,
-                                            Context context) {
+Task<Result<std::string>> PeerService::read(NodeCore& core, RpcRequest request,
+                                            RpcResponder& responder, Context context) {
   SHOAL_CO_ASSIGN_OR_RETURN(auto body, parse_message<wire::ReadRequest>(request.body, "a read"));
-  uint64_t chunk_bytes = core_->peers->chunk_bytes();
+  uint64_t chunk_bytes = core.peers->chunk_bytes();
   SHOAL_CO_RETURN_IF_ERROR(check_read(body, chunk_bytes));
   co_await await_map(body.map_version(), context);
   SHOAL_CO_RETURN_IF_ERROR(check_attached());
@@ -154,27 +154,26 @@ Task<Result<std::string>> PeerService::read(RpcRequest request, RpcResponder& re
   reply.set_bytes(body.length());
   if (body.size() <= kFetchWholeMax) {
     VersionName version{body.object(), body.etag(), body.size()};
-    if (serve.only_cached &&
-        core_->store.cached_bytes(version.object, version.etag) < version.size) {
+    if (serve.only_cached && core.store.cached_bytes(version.object, version.etag) < version.size) {
       co_return fail(Code::kNotFound, version.object + " is not cached here");
     }
-    auto bytes = co_await core_->filler->small(version, FetchRole::kOwner, context);
+    auto bytes = co_await core.filler->small(version, FetchRole::kOwner, context);
     if (!bytes) co_return fail(std::move(bytes).error());
     SHOAL_CO_RETURN_IF_ERROR(co_await send_small(**bytes, serve.range, responder));
-    core_->metrics.served_bytes.add(body.length());
+    core.metrics.served_bytes.add(body.length());
     co_return reply.SerializeAsString();
   }
   if (serve.only_cached) {
     SHOAL_CO_ASSIGN_OR_RETURN(FileRef there,
-                              co_await core_->store.find_file(body.object(), body.etag()));
+                              co_await core.store.find_file(body.object(), body.etag()));
     if (there == nullptr) co_return fail(Code::kNotFound, body.object() + " is not cached here");
   }
-  SHOAL_CO_ASSIGN_OR_RETURN(
-      FileRef file, co_await core_->store.open_file(body.object(), body.etag(), body.size()));
+  SHOAL_CO_ASSIGN_OR_RETURN(FileRef file,
+                            co_await core.store.open_file(body.object(), body.etag(), body.size()));
   if (file->size() != body.size()) {
     co_return fail(Code::kInvalidArgument, "a request for a version of another size");
   }
-  auto fetcher = Fetcher::of(*core_, std::move(file), body.object(), body.etag());
+  auto fetcher = Fetcher::of(core, std::move(file), body.object(), body.etag());
   SHOAL_CO_RETURN_IF_ERROR(co_await fetcher->serve(serve, responder, context));
   co_return reply.SerializeAsString();
 }
@@ -227,7 +226,7 @@ Task<Result<std::string>> PeerService::forget(RpcRequest request, Context contex
   co_return wire::ForgetReply().SerializeAsString();
 }
 
-Task<Result<std::string>> PeerService::warm(RpcRequest request, Context context) {
+Task<Result<std::string>> PeerService::warm(NodeCore& core, RpcRequest request, Context context) {
   SHOAL_CO_ASSIGN_OR_RETURN(auto body, parse_message<wire::WarmRequest>(request.body, "a warm"));
   SHOAL_CO_RETURN_IF_ERROR(check_version(body.object(), body.etag(), body.size()));
   if (body.chunks_size() > kWarmChunksMax) {
@@ -235,7 +234,7 @@ Task<Result<std::string>> PeerService::warm(RpcRequest request, Context context)
   }
   co_await await_map(body.map_version(), context);
   SHOAL_CO_RETURN_IF_ERROR(check_attached());
-  uint64_t chunk_bytes = core_->filler->chunk_bytes();
+  uint64_t chunk_bytes = core.filler->chunk_bytes();
   std::vector<uint64_t> chunks;
   for (uint64_t chunk : body.chunks()) {
     if (chunk > kObjectBytesMax / chunk_bytes || chunk * chunk_bytes >= body.size()) {
@@ -245,9 +244,9 @@ Task<Result<std::string>> PeerService::warm(RpcRequest request, Context context)
   }
   FetchRole role = body.copies() ? FetchRole::kReader : FetchRole::kOwner;
   VersionName version{body.object(), body.etag(), body.size()};
-  SHOAL_CO_ASSIGN_OR_RETURN(
-      FillResult result, co_await core_->filler->fill(std::move(version), std::move(chunks), role,
-                                                      body.hand_over(), context));
+  SHOAL_CO_ASSIGN_OR_RETURN(FillResult result,
+                            co_await core.filler->fill(std::move(version), std::move(chunks), role,
+                                                       body.hand_over(), context));
   wire::WarmReply reply;
   reply.set_bytes(result.bytes);
   for (uint64_t chunk : result.failed) reply.add_failed(chunk);

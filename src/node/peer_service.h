@@ -33,11 +33,13 @@ class PeerService final : public RpcHandler {
                                    Context context) override;
 
  private:
-  Task<Result<std::string>> read(RpcRequest request, RpcResponder& responder, Context context);
+  // The core is passed on: it outlives every handler, but core_ is empty once detach() was called.
+  Task<Result<std::string>> read(NodeCore& core, RpcRequest request, RpcResponder& responder,
+                                 Context context);
   Task<Result<std::string>> head(RpcRequest request, Context context);
   Task<Result<std::string>> list(RpcRequest request, Context context);
   Task<Result<std::string>> forget(RpcRequest request, Context context);
-  Task<Result<std::string>> warm(RpcRequest request, Context context);
+  Task<Result<std::string>> warm(NodeCore& core, RpcRequest request, Context context);
   std::string drain();
   Status check_attached() const;
   // A caller with a newer map knows better who owned what before: waits a moment for that map,
