@@ -116,7 +116,7 @@ Task<Status> MembershipImpl::change(std::string what, Change change, Context con
       status = fail(std::move(token).error());
       note_writable(status);
     } else {
-      status = fail(std::move(base).error());
+      status = fail(base.error());
     }
     fresh = true;
     Code code = status.error().code();

@@ -22,7 +22,7 @@ class ClusterJobs;
 class PeerService final : public RpcHandler {
  public:
   PeerService(World& world, Membership& membership, AttributeCache& attributes);
-  ~PeerService();
+  ~PeerService() override;
 
   // Before it, and after detach(), only membership is answered; the rest is kBusy.
   void attach(NodeCore& core, ClusterJobs& jobs);
