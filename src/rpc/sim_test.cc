@@ -72,7 +72,7 @@ Task<void> live(scenarios::Pair& pair, uint64_t number, const bool& over, Tally&
     if (i % 3 == 0) {
       std::string text = std::to_string(number) + "/" + std::to_string(i);
       auto answer = co_await pair.call(Method::kHead, text, context);
-      if (!answer) status = fail(std::move(answer).error());
+      if (!answer) status = fail(answer.error());
       if (answer && *answer != text) ++tally.wrong;
     } else {
       uint64_t length = 1 + world.random.below(400 * kKiB);

@@ -287,7 +287,7 @@ void ClusterWorld::check_calls() {
 
 void ClusterWorld::poll_origin() {
   ground_.history.poll(account_->service, sim_.now(),
-                       [this](std::string what) { failed(std::move(what)); });
+                       [this](const std::string& what) { failed(what); });
   look_at_reads();
 }
 

@@ -148,11 +148,11 @@ Task<void> ForecastRun::read_one(ForecastRun* self, Daemon* daemon, double* seco
   auto file = co_await daemon->kernel().open(kObject, O_RDONLY, context);
   Buffer buffer(kReadStep);
   Status status;
-  if (!file) status = fail(std::move(file).error());
+  if (!file) status = fail(file.error());
   uint64_t size = self->options_.chunks * kForecastChunk;
   for (uint64_t at = 0; status && at < size; at += kReadStep) {
     auto count = co_await daemon->kernel().fs.read(file->handle, at, buffer.span(), context);
-    if (!count) status = fail(std::move(count).error());
+    if (!count) status = fail(count.error());
     if (count && *count == 0) status = fail(Code::kInternal, "the object is too short");
   }
   if (file) co_await daemon->kernel().fs.release(file->handle);

@@ -360,7 +360,7 @@ Task<int64_t> cancel_at_once(World& world, BareOp& op, bool by_close) {
 
 Task<void> end_in_the_turn_of_the_start(World& world, std::string hanging) {
   Executor& executor = world.executor;
-  for (std::string address : {hanging, std::string("localhost:1")}) {
+  for (const std::string& address : {hanging, std::string("localhost:1")}) {
     BareOp op(executor);
     op.kind = NetOp::Kind::kConnect;
     op.address = address;

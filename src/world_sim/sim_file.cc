@@ -98,8 +98,8 @@ uint64_t SimFile::read_pages(uint64_t offset, uint64_t length,
   if (offset >= size_ || length == 0) return 0;
   uint64_t count = std::min(length, size_ - offset);
   for (uint64_t i = offset / kSimPageBytes; i <= (offset + count - 1) / kSimPageBytes; ++i) {
-    SimPagePtr source = page(i);
-    pages.push_back(source ? std::move(source) : zero_page());
+    const SimPagePtr& source = page(i);
+    pages.push_back(source ? source : zero_page());
   }
   return count;
 }
