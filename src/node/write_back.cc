@@ -71,6 +71,7 @@ void WriteBack::start() {
     version->record = std::move(staged.record);
     version->small = staged.small;
     version->durable = true;
+    version->modified = false;
     version->tried = true;
     version->reseal = !version->small;
     if (auto names = version->record.metadata.find(kAncestorsName);

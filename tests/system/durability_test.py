@@ -114,6 +114,21 @@ class Durability(ShoalTest):
             self.assertTrue(there[name] == content, name)
         self.assertFalse([n for n in there if "conflict" in n], "no foreign writer, no conflict")
 
+    def test_sync_while_what_was_recovered_goes_up(self):
+        """A sync never takes a recovered version for one that is still written."""
+        names = [f"f{i}" for i in range(60)]
+        self.start("--upload-delay", "60s")
+        for i, name in enumerate(names):
+            self.write(name, pattern(300_000, i))
+        self.daemon.kill()
+        self.start("--upload-delay", "0s")
+        for name in names:
+            os.stat(self.path(name))
+        self.daemon.sync()
+        there = origin_content(self.origin)
+        for i, name in enumerate(names):
+            self.same(there[name], pattern(300_000, i), name)
+
     def test_restart_reads_nothing_again(self):
         content = {f"f{i}": pattern(size, i) for i, size in
                    enumerate((100, 70_000, 200_000, MIB, 9 * MIB))}
