@@ -16,7 +16,7 @@ namespace {
 // Shared by the pool's table and the calls on it, because either may let go first.
 using ConnectionPointer = std::shared_ptr<ClientConnection>;
 
-constexpr Duration kSweepPeriodMax = std::chrono::seconds(15);
+constexpr Duration kSweepPeriodMax = std::chrono::seconds(5);
 // Without a frame for so long, a connection may lead to somebody who is gone.
 constexpr Duration kQuiet = std::chrono::seconds(1);
 // Addresses without a connection are remembered for so long, for heard_from().

@@ -13,7 +13,7 @@ namespace shoal {
 
 namespace {
 
-constexpr Duration kSweepPeriod = std::chrono::seconds(15);
+constexpr Duration kSweepPeriod = std::chrono::seconds(5);
 // Callers close after a minute (RpcPoolOptions::idle_close). Who is silent for longer has gone
 // without saying so.
 constexpr Duration kIdleClose = std::chrono::minutes(5);

@@ -175,9 +175,10 @@ void FrameWriter::stop() {
 
 void FrameWriter::release_idle_memory() {
   if (in_round_ || !pending_.empty() || first_ != nullptr) return;
-  pending_ = {};
-  sending_ = {};
-  head_ = {};
+  // Not `= {}`, which assigns no characters and keeps the memory.
+  pending_ = std::string();
+  sending_ = std::string();
+  head_ = std::string();
 }
 
 void FrameWriter::fail_all() {
