@@ -127,7 +127,6 @@ void MembershipImpl::begin() {
     gate_.spawn(look_now_and_then());
     gate_.spawn(follow_store());
   }
-  push_to_all();
   follow_self();  // marked down since it was entered
 }
 
@@ -260,7 +259,7 @@ Task<Result<bool>> MembershipImpl::ask_to_join(Member member, Context context) {
     }
     Result<SlotMap> map = take_map(reply.map());
     if (!map) continue;
-    SHOAL_CO_RETURN_IF_ERROR(adopt(std::move(*map)));
+    SHOAL_CO_RETURN_IF_ERROR(adopt_told(std::move(*map), reply.token()));
     if (is_entered(member)) co_return true;
   }
   if (!unreachable.empty()) co_return fail(Code::kUnavailable, std::move(unreachable));
@@ -298,6 +297,7 @@ Task<Result<std::string>> MembershipImpl::answer_join(std::string body, Context 
   }
   SHOAL_CO_RETURN_IF_ERROR(co_await join_batched(std::move(member), context));
   put_map(*map_, *reply.mutable_map());
+  reply.set_token(token_of_map());
   co_return reply.SerializeAsString();
 }
 

@@ -33,6 +33,11 @@ class MapStore {
   virtual bool is_fixed() const { return false; }
   // Nothing when there is no map yet. kCorrupt: it is no map; kNotSupported: of a newer version.
   virtual Task<Result<std::optional<StoredMap>>> load(Context context) = 0;
+  // Whether the store is still in the state that `token` names. A false alarm (false) is allowed;
+  // cheaper than load() where the store can be.
+  virtual Task<Result<bool>> is_unchanged(std::string /*token*/, Context /*context*/) {
+    co_return false;
+  }
   // Empty token: there must be none yet. kConflict when somebody else was first (load again);
   // kPermissionDenied, kReadOnly: this node may not. The new token.
   virtual Task<Result<std::string>> compare_and_swap(SlotMap next, std::string token,

@@ -95,6 +95,17 @@ Status MembershipImpl::adopt(SlotMap next) {
   return {};
 }
 
+Status MembershipImpl::adopt_told(SlotMap next, std::string token) {
+  uint64_t version = next.version;
+  bool newer = version > current();
+  SHOAL_RETURN_IF_ERROR(adopt(std::move(next)));
+  if (newer && !token.empty()) {
+    token_ = std::move(token);
+    token_version_ = version;
+  }
+  return {};
+}
+
 // Brings everything that is kept per member in line with the new map.
 void MembershipImpl::follow_map() {
   std::erase_if(peers_, [this](const auto& entry) { return find(entry.first) == nullptr; });
@@ -241,6 +252,7 @@ Result<std::string> MembershipImpl::answer_map() const {
   if (map_ == nullptr) return fail(Code::kUnavailable, "this node has no slot map yet");
   wire::GetMapReply reply;
   put_map(*map_, *reply.mutable_map());
+  reply.set_token(token_of_map());
   return reply.SerializeAsString();
 }
 
@@ -252,7 +264,7 @@ Task<Result<std::string>> MembershipImpl::answer_push(std::string body) {
   // Before it has joined a node takes the map from the store only.
   if (map_ != nullptr) {
     SHOAL_CO_ASSIGN_OR_RETURN(SlotMap map, take_map(request.map()));
-    SHOAL_CO_RETURN_IF_ERROR(adopt(std::move(map)));
+    SHOAL_CO_RETURN_IF_ERROR(adopt_told(std::move(map), request.token()));
   }
   co_return wire::PushMapReply().SerializeAsString();
 }

@@ -61,8 +61,9 @@ class Membership : public MapVersions, public ClusterView {
   static std::unique_ptr<Membership> create(World& world, MapStore& store, Registry& registry,
                                             const Log& log, MembershipOptions options);
 
-  // The address that others reach this node at; before join(), if it was not in the options.
-  virtual void set_address(std::string address) = 0;
+  // The addresses that others reach this node and its web page at; before join(), if they were not
+  // in the options. `http`: empty when others cannot.
+  virtual void set_address(std::string address, std::string http) = 0;
   // Loads or makes the map, with this node in it, and starts watching. The server that answers
   // handle() must be listening. kConflict: the cluster belongs to another origin, or another living
   // node has this id; kUnavailable: the map store cannot be reached, or peers cannot reach the

@@ -8,6 +8,7 @@
 namespace shoal {
 namespace {
 
+constexpr Duration kKeyPatience = std::chrono::seconds(10);
 constexpr int kReadAttempts = 8;  // each fails only when somebody replaced the map meanwhile
 constexpr uint64_t kKeyFileBytesMax = 1024;
 
@@ -20,6 +21,7 @@ class OriginMapStore final : public MapStore {
     return fmt::format("origin {}/{}", origin_.display_name(), object("map"));
   }
   Task<Result<std::optional<StoredMap>>> load(Context context) override;
+  Task<Result<bool>> is_unchanged(std::string token, Context context) override;
   Task<Result<std::string>> compare_and_swap(SlotMap next, std::string token,
                                              Context context) override;
   Task<Status> watch(std::string, Context) override {
@@ -113,6 +115,13 @@ Task<Result<std::optional<StoredMap>>> OriginMapStore::load(Context context) {
   co_return std::optional<StoredMap>(StoredMap{std::move(*map), std::move(read->etag)});
 }
 
+Task<Result<bool>> OriginMapStore::is_unchanged(std::string token, Context context) {
+  Result<ObjectInfo> info = co_await origin_.head(object("map"), context);
+  if (info) co_return info->etag == token;
+  if (info.error().code() == Code::kNotFound) co_return false;
+  co_return fail(std::move(info).error().with_context(where("map")));
+}
+
 Task<Result<std::string>> OriginMapStore::compare_and_swap(SlotMap next, std::string token,
                                                            Context context) {
   PutOptions options;
@@ -127,10 +136,16 @@ Task<Result<std::string>> OriginMapStore::compare_and_swap(SlotMap next, std::st
 
 Task<Result<std::string>> OriginMapStore::key(Context context) {
   for (int attempt = 0; attempt < kReadAttempts; ++attempt) {
-    SHOAL_CO_ASSIGN_OR_RETURN(std::optional<Read> read,
-                              co_await read_whole("key", kKeyFileBytesMax, context));
-    if (read) {
-      Result<std::string> key = parse_cluster_key(read->bytes);
+    // Some 65 bytes: a transfer that hangs is not worth the patience that a large one deserves.
+    Context once = context.tightened(world_.executor, kKeyPatience);
+    Result<std::optional<Read>> read = co_await read_whole("key", kKeyFileBytesMax, once);
+    if (!read && read.error().code() == Code::kDeadlineExceeded && attempt + 1 < kReadAttempts &&
+        context.check(world_.executor)) {
+      continue;
+    }
+    if (!read) co_return fail(std::move(read).error());
+    if (*read) {
+      Result<std::string> key = parse_cluster_key((*read)->bytes);
       if (!key) co_return fail(std::move(key).error().with_context(where("key")));
       co_return std::move(key);
     }
@@ -139,11 +154,12 @@ Task<Result<std::string>> OriginMapStore::key(Context context) {
     options.condition = Condition::absent();
     options.secret = true;
     Result<std::string> etag =
-        co_await put_once("key", format_cluster_key(key), std::move(options), context);
+        co_await put_once("key", format_cluster_key(key), std::move(options), once);
     if (etag) co_return std::move(key);
-    // Somebody was first: theirs counts.
+    // Somebody was first: theirs counts. Or it hung: perhaps it is written all the same.
     Code code = etag.error().code();
-    if (code != Code::kAlreadyExists && code != Code::kConflict) {
+    bool hung = code == Code::kDeadlineExceeded && context.check(world_.executor);
+    if (!hung && code != Code::kAlreadyExists && code != Code::kConflict) {
       co_return fail(std::move(etag).error());
     }
   }

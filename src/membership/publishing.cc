@@ -79,6 +79,14 @@ Task<Result<std::optional<StoredMap>>> MembershipImpl::look(Context context) {
   co_return std::move(stored);
 }
 
+// A question of some bytes where loading the map would be tens of KiB, from each node.
+Task<bool> MembershipImpl::is_store_unchanged() {
+  if (!store_reachable_ || token_of_map().empty()) co_return false;
+  uint64_t version = current();
+  Result<bool> same = co_await store_.is_unchanged(token_, own_context(kLoadLimit));
+  co_return same && *same&& version == current();
+}
+
 // The newest map that is known, and what names the state of the store. A store that lost the map,
 // or has an old one, gets ours.
 Task<Result<MembershipImpl::Base>> MembershipImpl::base_for_change(bool fresh, Context context) {
@@ -139,6 +147,7 @@ Task<void> MembershipImpl::look_now_and_then() {
     }
     Context until = {now() + pause + kLoadLimit, &cancel_};
     if (!co_await sleep_for(world_.executor, pause, until)) co_return;
+    if (co_await is_store_unchanged()) continue;
     Result<std::optional<StoredMap>> stored = co_await look(own_context(kLoadLimit));
     bool lost = stored && (!*stored || (*stored)->map.version < map_->version);
     if (lost) co_await restore_map();
@@ -212,6 +221,8 @@ Task<void> MembershipImpl::push_maps() {
       SHOAL_ASSERT(done.has_value(), "pushes do not fail");
       continue;
     }
+    push_body_ = std::string();  // the next change is perhaps days away
+    push_body_version_ = 0;
     Status woken = co_await push_wanted_.wait(Context{kNever, &cancel_});
     if (!woken) co_return;
   }
@@ -227,6 +238,7 @@ Task<Status> MembershipImpl::push_to(NodeId id) {
   if (push_body_version_ != version) {
     wire::PushMapRequest request;
     put_map(*map_, *request.mutable_map());
+    request.set_token(token_of_map());
     push_body_ = request.SerializeAsString();
     push_body_version_ = version;
   }
@@ -290,7 +302,7 @@ Task<Status> MembershipImpl::fetch_from(NodeId peer) {
   wire::GetMapReply reply;
   if (!reply.ParseFromString(*answer)) co_return fail(Code::kCorrupt, "an answer that is none");
   SHOAL_CO_ASSIGN_OR_RETURN(SlotMap map, take_map(reply.map()));
-  co_return adopt(std::move(map));
+  co_return adopt_told(std::move(map), reply.token());
 }
 
 }  // namespace shoal

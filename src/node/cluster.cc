@@ -35,6 +35,15 @@ bool is_any(const std::string& host) {
   return host.empty() || host == "0.0.0.0" || host == "[::]" || host == "::" || host == "*";
 }
 
+// Where others find the web page of a node that listens at `http` and that they reach at `address`.
+// Empty: only its own machine can.
+std::string reachable_http(const std::string& http, const std::string& address) {
+  auto [host, port] = split_address(http);
+  if (is_any(host)) host = port.empty() ? "" : split_address(address).first;
+  bool local = host == "localhost" || host == "[::1]" || host.starts_with("127.");
+  return host.empty() || local ? "" : host + ":" + port;
+}
+
 }  // namespace
 
 Cluster::Cluster(World& world, Origin& origin, Registry& registry, const Log& log,
@@ -103,7 +112,8 @@ Task<Status> Cluster::begin(MapStore& store, Registry& registry) {
   server.listen = options_.listen;
   SHOAL_CO_ASSIGN_OR_RETURN(server_, co_await RpcServer::start(*rpc_, *service_, server));
   SHOAL_CO_RETURN_IF_ERROR(choose_address(server_->address()));
-  membership_->set_address(options_.self.address);
+  options_.self.http = reachable_http(options_.self.http, options_.self.address);
+  membership_->set_address(options_.self.address, options_.self.http);
   pool_ = RpcPool::create(*rpc_, options_.pool);
   reader_ = std::make_unique<PeerReader>(world_, *pool_, *membership_, peer_metrics_, log_,
                                          options_.reader);

@@ -21,7 +21,9 @@ struct ClusterOptions {
   std::string listen = "0.0.0.0:7070";  // of the data port
   std::string advertise;                // HOST or HOST:PORT; empty: made from listen and interface
   std::string interface;                // whose address to advertise; empty: the first not loopback
-  Member self;                          // id, name, http, weight, zone; address is filled in here
+  // id, name, http (as it listens: told to others if they can reach it), weight, zone; the address
+  // is filled in here.
+  Member self;
   uint32_t copies = 3;
   Duration grace = std::chrono::seconds(120);
   Duration attr_ttl = std::chrono::seconds(5);

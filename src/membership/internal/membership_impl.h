@@ -82,7 +82,10 @@ class MembershipImpl final : public Membership {
                  MembershipOptions options);
   ~MembershipImpl() override;
 
-  void set_address(std::string address) override { options_.self.address = std::move(address); }
+  void set_address(std::string address, std::string http) override {
+    options_.self.address = std::move(address);
+    options_.self.http = std::move(http);
+  }
   Task<Status> join(RpcPool& pool, Context context) override;
   Task<void> stop() override;
   Task<Status> drain(NodeId member, Context context) override;
@@ -107,6 +110,9 @@ class MembershipImpl final : public Membership {
   // membership.cc
   // Takes a map that is newer than ours. kConflict: it is of another cluster.
   Status adopt(SlotMap next);
+  // The same, of a map that a peer told with the store's token for it.
+  Status adopt_told(SlotMap next, std::string token);
+  std::string token_of_map() const { return token_version_ == current() ? token_ : ""; }
   void follow_map();
   void follow_self();
   Task<Result<std::string>> answer_ping();
@@ -158,6 +164,7 @@ class MembershipImpl final : public Membership {
   };
   Task<Result<Base>> base_for_change(bool fresh, Context context);
   Task<Result<std::optional<StoredMap>>> look(Context context);
+  Task<bool> is_store_unchanged();
   void note_reachable(const Status& status);
   void note_writable(const Status& status);
   Task<void> look_now_and_then();
