@@ -216,6 +216,27 @@ Task<Status> PeerReader::read(ChunkRange& range, Context context) {
   co_return fail(Code::kNotFound, "no member of the cluster can serve it");
 }
 
+Task<Status> PeerReader::read_ahead_of(ChunkRange& range, Context context) {
+  std::shared_ptr<const SlotMap> map = view_.map();
+  if (map == nullptr) co_return fail(Code::kNotFound, "no map");
+  uint32_t slot = slot_of_chunk(range.object, range.offset / options_.chunk_bytes);
+  for (uint16_t owner : map->owners_of(slot)) {
+    if (owner == kNoMember || map->members[owner].id == view_.self()) break;
+    Member member = map->members[owner];
+    if (!view_.usable(member.id)) continue;
+    // Never redirected: whom it would name may be who waits for us.
+    Manner manner{.no_redirect = true};
+    auto answer = co_await ask(member, manner, range, map->version, context);
+    if (answer && answer->is_zero()) {
+      metrics_.hits.add();
+      co_return Status();
+    }
+    if (!answer && is_final(answer.error())) co_return fail(std::move(answer).error());
+    SHOAL_CO_RETURN_IF_ERROR(context.check(world_.executor));
+  }
+  co_return fail(Code::kNotFound, "the owners before this one cannot be asked");
+}
+
 Task<Status> PeerReader::read_previous(ChunkRange& range, Context context) {
   std::shared_ptr<const SlotMap> map = view_.map();
   if (map == nullptr) co_return fail(Code::kNotFound, "no map");

@@ -24,7 +24,7 @@ struct PeerReadOptions {
   // Without a byte for so long, the member is pinged; silent then too, it is given up. Together
   // well below the second in which reads must go on when a node dies.
   Duration stall = std::chrono::milliseconds(400);
-  Duration ping_timeout = std::chrono::milliseconds(300);
+  Duration ping_timeout = std::chrono::milliseconds(500);
   // Alive, but without a byte for so long: the next one is asked.
   Duration slow = std::chrono::seconds(5);
 };
@@ -67,6 +67,10 @@ class PeerReader {
   // ask the origin for the rest. kStale: the owner says that the version is gone. Nothing writes to
   // the range's memory after the return.
   Task<Status> read(ChunkRange& range, Context context);
+  // For an owner that others ask because those before it do not answer them: they may live all the
+  // same, behind a full link, and one slow fetch from them spares a second one from the origin. The
+  // same errors; kNotFound at once for the first owner.
+  Task<Status> read_ahead_of(ChunkRange& range, Context context);
   // What the member that owned the chunk before this node has of it, without any fetching; the same
   // errors.
   Task<Status> read_previous(ChunkRange& range, Context context);

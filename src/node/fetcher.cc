@@ -147,7 +147,10 @@ Task<Status> Fetcher::fetch_from_peers(Fetcher& self, Fetch& fetch, bool own, Co
   };
   PeerReader& peers = *self.core_.peers;
   Status status =
-      own ? co_await peers.read_previous(chunk, context) : co_await peers.read(chunk, context);
+      own ? co_await peers.read_ahead_of(chunk, context) : co_await peers.read(chunk, context);
+  if (own && !status && status.error().code() == Code::kNotFound) {
+    status = co_await peers.read_previous(chunk, context);
+  }
   fetch.via_peers = false;
   fetch.changed.notify_all();
   co_return status;
