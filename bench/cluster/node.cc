@@ -166,18 +166,20 @@ Status ClusterNode::freeze(bool frozen) {
   return {};
 }
 
-Result<Json> ClusterNode::status() const {
+Result<Json> ClusterNode::status_of(const char* path) const {
   if (socket_.empty()) return fail(Code::kNotFound, "node " + name() + " is not ready");
   SHOAL_ASSIGN_OR_RETURN(RawHttp http, RawHttp::connect_unix(socket_));
-  SHOAL_ASSIGN_OR_RETURN(std::string text, http.call("GET", "/status.json"));
+  SHOAL_ASSIGN_OR_RETURN(std::string text, http.call("GET", path));
   Json json = Json::parse(text, nullptr, false);
   if (!json.is_object()) return fail(Code::kUnavailable, "the status of " + name() + " is no JSON");
   return json;
 }
 
+Result<Json> ClusterNode::status() const { return status_of("/status.json"); }
+
 Result<double> ClusterNode::number(std::string_view where) const {
-  SHOAL_ASSIGN_OR_RETURN(Json json, status());
-  // The top level holds sums over the cluster.
+  // Not the cluster's sums: for those each node asks all others, and opens connections to them.
+  SHOAL_ASSIGN_OR_RETURN(Json json, status_of("/status.json?scope=node"));
   auto nodes = json.find("nodes");
   auto self = json.value("self", std::string());
   if (nodes == json.end() || !nodes->contains(self)) {

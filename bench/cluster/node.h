@@ -72,6 +72,7 @@ class ClusterNode {
 
  private:
   Status check_alive();
+  Result<nlohmann::json> status_of(const char* path) const;
   void detach() const;
   Surroundings surroundings() const;
   Result<std::string> find_socket() const;

@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "apps/admin_protocol.h"
+#include "base/assert.h"
 
 namespace shoal {
 namespace {
@@ -133,8 +134,8 @@ Result<HostPort> parse_host_port(const std::string& text) {
 
 class Server final : public AdminServer {
  public:
-  Server(AdminOptions options, NodeControl& node, const Registry& registry)
-      : options_(std::move(options)), node_(node), registry_(registry) {}
+  Server(AdminOptions options, const Registry& registry)
+      : options_(std::move(options)), registry_(registry) {}
 
   ~Server() override {
     stopping_ = true;
@@ -149,9 +150,12 @@ class Server final : public AdminServer {
     }
   }
 
-  Status listen() {
+  Status bind_port() { return options_.http == "off" ? Status() : listen_port(); }
+  Status serve(NodeControl& node) override {
+    SHOAL_ASSERT(node_ == nullptr, "serve() was called before");
+    node_ = &node;
     SHOAL_RETURN_IF_ERROR(listen_socket());
-    if (options_.http != "off") SHOAL_RETURN_IF_ERROR(listen_port());
+    if (!http_address_.empty()) run(port_, port_thread_);
     return {};
   }
   const std::string& http_address() const override { return http_address_; }
@@ -174,7 +178,7 @@ class Server final : public AdminServer {
     if (chmod(options_.socket_path.c_str(), 0600) != 0) {
       return fail(error_from_errno(errno, fmt::format("cannot protect {}", options_.socket_path)));
     }
-    serve(socket_, socket_thread_);
+    run(socket_, socket_thread_);
     return {};
   }
 
@@ -193,7 +197,6 @@ class Server final : public AdminServer {
       bool v6 = wanted.host.find(':') != std::string::npos;
       http_address_ =
           fmt::format(fmt::runtime(v6 ? "[{}]:{}" : "{}:{}"), wanted.host, wanted.port + i);
-      serve(port_, port_thread_);
       return {};
     }
     return fail(Code::kBusy,
@@ -203,7 +206,7 @@ class Server final : public AdminServer {
   }
 
   // Returns when the server accepts: its stop() is lost on one that does not run yet.
-  static void serve(httplib::Server& server, std::thread& thread) {
+  static void run(httplib::Server& server, std::thread& thread) {
     auto ended = std::make_shared<std::atomic<bool>>(false);  // the thread may outlive this call
     thread = std::thread([&server, ended] {
       server.listen_after_bind();
@@ -229,14 +232,17 @@ class Server final : public AdminServer {
     });
     server.Get("/metrics", [this](const auto&, auto& response) {
       std::string text = registry_.prometheus_text();
-      if (auto report = node_.report()) text += status_metrics(*report);
+      if (auto report = node_->report()) text += status_metrics(*report);
       response.set_content(std::move(text), "text/plain; version=0.0.4");
     });
     server.Get("/healthz", [this](const auto&, auto& response) { answer_health(response); });
-    server.Get("/status.json", [this](const auto&, auto& response) {
-      auto report = node_.report();
+    server.Get("/status.json", [this](const auto& request, auto& response) {
+      auto report = node_->report();
       if (!report) return refuse(response, 503, report.error());
-      response.set_content(status_json(*report, node_.other_reports()), "application/json");
+      // Who asks every node of a large cluster wants this one's word only, not N answers from each.
+      bool alone = request.get_param_value("scope") == "node";
+      auto others = alone ? std::vector<NodeReport>() : node_->other_reports();
+      response.set_content(status_json(*report, others), "application/json");
     });
     server.Get("/", [](const auto&, auto& response) {
       response.set_header("Content-Security-Policy",
@@ -250,7 +256,7 @@ class Server final : public AdminServer {
   }
 
   void answer_health(httplib::Response& response) {
-    auto report = node_.report();
+    auto report = node_->report();
     if (!report) return refuse(response, 503, report.error());
     response.set_content("ok\n", "text/plain");
   }
@@ -271,7 +277,7 @@ class Server final : public AdminServer {
     if (!kind) return refuse(response, 404, Error(Code::kNotFound, "no such job"));
     auto decoded = decode_job_request(*kind, request.body);
     if (!decoded) return refuse(response, 400, decoded.error());
-    auto job = node_.start(std::move(decoded->request));
+    auto job = node_->start(std::move(decoded->request));
     if (!job) return refuse(response, 503, job.error());
     if (decoded->detach) {
       response.set_content(encode_started(), "application/x-ndjson");
@@ -303,7 +309,7 @@ class Server final : public AdminServer {
   }
 
   AdminOptions options_;
-  NodeControl& node_;
+  NodeControl* node_ = nullptr;  // set before a thread runs
   const Registry& registry_;
   std::string http_address_;
   bool local_only_ = true;
@@ -341,10 +347,17 @@ Error no_answer(const AdminAddress& address, httplib::Error error) {
 
 }  // namespace
 
+Result<std::unique_ptr<AdminServer>> AdminServer::bind(AdminOptions options,
+                                                       const Registry& registry) {
+  auto server = std::make_unique<Server>(std::move(options), registry);
+  SHOAL_RETURN_IF_ERROR(server->bind_port());
+  return server;
+}
+
 Result<std::unique_ptr<AdminServer>> AdminServer::start(AdminOptions options, NodeControl& node,
                                                         const Registry& registry) {
-  auto server = std::make_unique<Server>(std::move(options), node, registry);
-  SHOAL_RETURN_IF_ERROR(server->listen());
+  SHOAL_ASSIGN_OR_RETURN(auto server, bind(std::move(options), registry));
+  SHOAL_RETURN_IF_ERROR(server->serve(node));
   return server;
 }
 

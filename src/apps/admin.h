@@ -1,6 +1,6 @@
 // The admin face of a node: HTTP on the private Unix socket, and on --http.
 //
-//   GET  /metrics  /healthz  /status.json  /        both; read only
+//   GET  /metrics  /healthz  /status.json[?scope=node]  /        both; read only
 //   POST /v1/sync|warm|pin|unpin|evict              socket: whoever may open it (mode 0600);
 //                                                   port: with the token of the runtime file
 // A POST answers NDJSON: lines {"event":"progress",...}, then one {"event":"done"} or
@@ -31,7 +31,13 @@ struct AdminOptions {
 
 class AdminServer {
  public:
-  // Errors: kBusy (the address is taken), kInvalidArgument (no such address).
+  // Takes the port, so that its address can be told to others before there is anything to serve:
+  // who connects waits for serve(). Errors: kBusy (the address is taken), kInvalidArgument (no such
+  // address).
+  static Result<std::unique_ptr<AdminServer>> bind(AdminOptions options, const Registry& registry);
+  // Makes the socket and serves both. Call once; `node` outlives the server.
+  virtual Status serve(NodeControl& node) = 0;
+  // Both at once.
   static Result<std::unique_ptr<AdminServer>> start(AdminOptions options, NodeControl& node,
                                                     const Registry& registry);
   // Ends running requests and joins all threads.

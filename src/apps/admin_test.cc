@@ -222,6 +222,23 @@ TEST(Status, json_has_the_promised_keys) {
   EXPECT_TRUE(parse_status_json("{}"));
 }
 
+TEST(Status, what_others_sum_up_has_the_keys_but_not_the_members) {
+  NodeReport report;
+  report.name = "n1";
+  report.cluster.name = "c";
+  report.cluster.node_id = "ab";
+  report.read.hits_peer = 7;
+  for (int i = 0; i < 100; ++i) report.members.push_back({"name", "id", "a:1", "", "", "up", 1, 2});
+  std::string text = brief_status_json(report);
+  EXPECT_LT(text.size(), 1000u);
+  auto read = parse_status_json(text);
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->name, "n1");
+  EXPECT_EQ(read->cluster.node_id, "ab");
+  EXPECT_EQ(read->read.hits_peer, 7u);
+  EXPECT_TRUE(read->members.empty());
+}
+
 TEST(Runtime, finds_the_innermost_mount) {
   RunningNode outer;
   outer.mountpoint = "/mnt/a";

@@ -48,6 +48,8 @@ class NodeService final : public NodeControl {
   Task<Status> sync(std::shared_ptr<Flow> flow, std::string path, Context context);
   Task<Status> warm(std::shared_ptr<Flow> flow, std::string path, Context context);
   Task<Status> drain(std::shared_ptr<Flow> flow, std::string member, Context context);
+  Task<void> begin_there();
+  Task<void> give_back_memory();
   Task<void> close();
 
   Shard& shard_;
@@ -68,6 +70,7 @@ class NodeService final : public NodeControl {
   Gate gate_;
   uint64_t running_ = 0;
   bool stopping_ = false;
+  Cancel ending_;
 };
 
 }  // namespace shoal

@@ -209,6 +209,14 @@ std::string status_json(const NodeReport& r, const std::vector<NodeReport>& othe
   return out.dump(2, ' ', false, Json::error_handler_t::replace);
 }
 
+std::string brief_status_json(const NodeReport& r) {
+  Json out;
+  out["self"] = r.name;
+  out["nodes"] = {{r.name, stable_keys(r)}};
+  out["cluster"] = {{"node_id", r.cluster.node_id}};
+  return out.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
 Result<NodeReport> parse_status_json(std::string_view text) {
   Json json = Json::parse(text, nullptr, false);
   if (json.is_discarded() || !json.is_object()) {

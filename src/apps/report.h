@@ -79,6 +79,9 @@ struct NodeReport {
 // -> the same keys) and the facts of the answering node. `others`: what other nodes told of
 // themselves.
 std::string status_json(const NodeReport& self, const std::vector<NodeReport>& others = {});
+// What a node tells another that sums up: its own keys and its id, nothing of the cluster. Some 1
+// KiB, where the whole is as many times 350 bytes as there are members, and each member sends one.
+std::string brief_status_json(const NodeReport& self);
 // The answering node's report out of status_json's text. Tolerates keys that it does not know.
 Result<NodeReport> parse_status_json(std::string_view text);
 // Prometheus text: gauges, and what no room counts itself.

@@ -53,6 +53,7 @@ class RunningParts {
   Status start_store();
   Status start_cluster();
   Status start_node();
+  Status bind_admin();
   Status start_admin();
   Status start_mount();
   Status publish();
@@ -110,6 +111,7 @@ Status RunningParts::start() {
   SHOAL_RETURN_IF_ERROR(start_log());
   SHOAL_RETURN_IF_ERROR(start_origin());
   SHOAL_RETURN_IF_ERROR(start_store());
+  SHOAL_RETURN_IF_ERROR(bind_admin());
   if (!options_.cluster.empty()) SHOAL_RETURN_IF_ERROR(start_cluster());
   SHOAL_RETURN_IF_ERROR(start_node());
   SHOAL_RETURN_IF_ERROR(start_admin());
@@ -240,6 +242,7 @@ Status RunningParts::start_cluster() {
   cluster.self.id = node_id_;
   cluster.self.name = node_name();
   cluster.self.zone = options_.zone;
+  cluster.self.http = admin_->http_address();
   cluster.self.incarnation = store_->generation();
   uint64_t gib = (store_capacity_ + kGiB - 1) / kGiB;
   cluster.self.weight = options_.weight != 0
@@ -284,13 +287,18 @@ Status RunningParts::start_admin() {
   base.warnings = plan_.warnings;
   service_ = std::make_unique<NodeService>(*shard_, *node_, cluster_.get(), registry_, log_,
                                            std::move(base));
+  service_->set_http(admin_->http_address());
+  return admin_->serve(*service_);
+}
+
+// Before the cluster is joined, which tells the others this address.
+Status RunningParts::bind_admin() {
   AdminOptions admin;
   admin.socket_path = runtime_dir_ + "/" + key_ + ".sock";
   admin.http = options_.http;
   admin.http_explicit = options_.http_explicit;
   admin.token = token_;
-  SHOAL_ASSIGN_OR_RETURN(admin_, AdminServer::start(std::move(admin), *service_, registry_));
-  service_->set_http(admin_->http_address());
+  SHOAL_ASSIGN_OR_RETURN(admin_, AdminServer::bind(std::move(admin), registry_));
   return {};
 }
 
