@@ -32,20 +32,23 @@ struct FanIn {
   double reading_cpu = 0;    // seconds, the reader's daemon
 };
 
-struct Counters {
-  std::vector<double> sent;
-  std::vector<double> cpu;
-};
-
-Result<Counters> count(const std::vector<ClusterNode*>& nodes) {
-  Counters out;
+// In the order of the nodes.
+Result<std::vector<double>> bytes_sent(const std::vector<ClusterNode*>& nodes) {
+  std::vector<double> out;
   for (ClusterNode* node : nodes) {
     SHOAL_ASSIGN_OR_RETURN(double sent, node->number("peer.bytes_sent"));
-    SHOAL_ASSIGN_OR_RETURN(double cpu, node->process().cpu_seconds());
-    out.sent.push_back(sent);
-    out.cpu.push_back(cpu);
+    out.push_back(sent);
   }
   return out;
+}
+
+Result<double> cpu_of(const std::vector<ClusterNode*>& nodes) {
+  double sum = 0;
+  for (ClusterNode* node : nodes) {
+    SHOAL_ASSIGN_OR_RETURN(double cpu, node->process().cpu_seconds());
+    sum += cpu;
+  }
+  return sum;
 }
 
 // Node 0 reads what the others hold. It is a member too and holds its own share of what is read;
@@ -58,12 +61,17 @@ Result<FanIn> fan_in(ClusterBench& bench, ClusterNodes& nodes) {
   if (warmed.status != 0) return fail(Code::kUnavailable, "shoal warm: " + warmed.output);
   std::vector<ClusterNode*> owners = nodes.running();
   owners.erase(owners.begin());
-  SHOAL_ASSIGN_OR_RETURN(Counters before, count(owners));
+  SHOAL_ASSIGN_OR_RETURN(std::vector<double> before, bytes_sent(owners));
   SHOAL_ASSIGN_OR_RETURN(double received, nodes[0].number("peer.bytes_received"));
-  SHOAL_ASSIGN_OR_RETURN(double cpu, nodes[0].process().cpu_seconds());
   SHOAL_RETURN_IF_ERROR(bench.stub.reset_stats());
+  // Nothing but the read lies between the looks at the CPU: a node that is asked for a counter asks
+  // all others, which would count as serving.
+  SHOAL_ASSIGN_OR_RETURN(double cpu, nodes[0].process().cpu_seconds());
+  SHOAL_ASSIGN_OR_RETURN(double owners_cpu, cpu_of(owners));
 
   auto readers = read_together({nodes[0] / object}, size, kSeed);
+  SHOAL_ASSIGN_OR_RETURN(double owners_cpu_after, cpu_of(owners));
+  SHOAL_ASSIGN_OR_RETURN(double cpu_after, nodes[0].process().cpu_seconds());
   SHOAL_RETURN_IF_ERROR(check_readers(readers));
 
   SHOAL_ASSIGN_OR_RETURN(double gets, origin_gets(bench.stub, object));
@@ -71,17 +79,16 @@ Result<FanIn> fan_in(ClusterBench& bench, ClusterNodes& nodes) {
     return fail(Code::kInternal,
                 fmt::format("the origin was asked {} times for what owners held", gets));
   }
-  SHOAL_ASSIGN_OR_RETURN(Counters after, count(owners));
+  SHOAL_ASSIGN_OR_RETURN(std::vector<double> after, bytes_sent(owners));
   SHOAL_ASSIGN_OR_RETURN(double received_after, nodes[0].number("peer.bytes_received"));
-  SHOAL_ASSIGN_OR_RETURN(double cpu_after, nodes[0].process().cpu_seconds());
-  FanIn out{readers[0].seconds, received_after - received, 0, 0, cpu_after - cpu};
+  FanIn out{readers[0].seconds, received_after - received, 0, owners_cpu_after - owners_cpu,
+            cpu_after - cpu};
   double sum = 0;
   double most = 0;
   for (size_t i = 0; i < owners.size(); ++i) {
-    double sent = after.sent[i] - before.sent[i];
+    double sent = after[i] - before[i];
     sum += sent;
     most = std::max(most, sent);
-    out.serving_cpu += after.cpu[i] - before.cpu[i];
   }
   if (sum <= 0) return fail(Code::kInternal, "no owner sent anything");
   out.busiest_share = most * static_cast<double>(owners.size()) / sum;
