@@ -50,7 +50,10 @@ struct StagedRecord {
   std::string base_etag;        // the origin's version that this one replaces; empty: none
   bool must_be_absent = false;  // the origin must have no such object at commit
   bool sealed = false;          // its writer has closed it: upload it
-  WallTime changed{};           // last modification by the user
+  // Some chunks of another node's version: what is not here is missing, not zero, also when it
+  // grows. base_etag must be set: it names the version that has the rest.
+  bool partial = false;
+  WallTime changed{};                           // last modification by the user
   std::map<std::string, std::string> metadata;  // to be committed with it
 };
 
@@ -162,7 +165,8 @@ class CachedFile {
   // Pieces that a write touches only partly must be present or lie past the end (else kInternal).
   // kNoSpace when the budget or disk is full.
   virtual Task<Status> write(uint64_t offset, ConstByteSpan bytes) = 0;
-  // Growing makes a hole of zeros (present); shrinking drops the rest.
+  // Growing makes a hole of zeros (present; missing in a partial version); shrinking drops the
+  // rest.
   virtual Task<Status> set_size(uint64_t size) = 0;
   // Zeros without changing the size (a hole where pieces are whole). Same rule as write().
   virtual Task<Status> zero(Range range) = 0;

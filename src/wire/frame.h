@@ -75,6 +75,15 @@ enum class Method : uint16_t {
   kWarm = 20,    // fill chunks of yours
   kStatus = 21,
   kDrain = 22,  // give your slots and chunks away
+  // versions that the origin does not have yet
+  kLedgerPut = 32,      // keep this record
+  kLedgerRemove = 33,   // the version has ended: committed or given up
+  kLedgerGet = 34,      // the records of an object
+  kReplicate = 35,      // fetch these chunks from that member and keep them until the end
+  kReplicaState = 36,   // what do you hold of it?
+  kReplicaUpload = 37,  // send these chunks to the origin as blocks
+  kReplicaEnd = 38,     // the version has ended
+  kUploadNow = 39,      // to the writer: somebody waits for it to be in the origin
 };
 
 struct FrameHeader {

@@ -39,7 +39,7 @@ bool File::partial_ok(Range range) const {
     if (old_end > start && !whole && !table_.get(i).present()) return false;
   }
   // Growing past the end: the last piece must be there, it gets zeros.
-  if (range.offset > size_ && size_ % kPieceBytes != 0 &&
+  if (!record_->partial && range.offset > size_ && size_ % kPieceBytes != 0 &&
       !table_.get(size_ / kPieceBytes).present()) {
     return false;
   }
@@ -124,7 +124,7 @@ Task<Result<Permit>> File::prepare(Range range, uint64_t amount, bool charge) {
 // Pieces between the end and `offset` become zeros. The table already reaches that far.
 void File::fill_gap(uint64_t offset) {
   uint64_t from = size_;
-  if (offset <= from) return;
+  if (offset <= from || record_->partial) return;
   if (from % kPieceBytes != 0) {  // the last piece grows by zeros
     uint64_t i = from / kPieceBytes;
     Piece piece = table_.get(i);
@@ -271,7 +271,8 @@ Task<Status> File::set_size(uint64_t size) {
   if ((size > size_) != grow) {
     co_return fail(Code::kBusy, fmt::format("{}: its size changes at the same time", object_));
   }
-  if (grow && size_ % kPieceBytes != 0 && !table_.get(size_ / kPieceBytes).present()) {
+  if (grow && !record_->partial && size_ % kPieceBytes != 0 &&
+      !table_.get(size_ / kPieceBytes).present()) {
     co_return fail(Code::kInternal,
                    fmt::format("{}: the last piece must be present to grow", object_));
   }

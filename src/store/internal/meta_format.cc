@@ -22,6 +22,7 @@ constexpr uint8_t kFlagsKnown = kFlagStaged | kFlagRewriting;
 
 constexpr uint8_t kRecordMustBeAbsent = 1;
 constexpr uint8_t kRecordSealed = 2;
+constexpr uint8_t kRecordPartial = 4;
 
 uint32_t page_seed(Hash128 file, uint64_t number) {
   std::string seed;
@@ -93,6 +94,7 @@ void encode_record(Writer& out, const StagedRecord& record) {
   uint8_t flags = 0;
   if (record.must_be_absent) flags |= kRecordMustBeAbsent;
   if (record.sealed) flags |= kRecordSealed;
+  if (record.partial) flags |= kRecordPartial;
   out.number(flags);
   out.hash(record.write_id);
   out.number(record.size);
@@ -108,9 +110,10 @@ void encode_record(Writer& out, const StagedRecord& record) {
 
 bool parse_record(Reader& in, StagedRecord& record) {
   uint8_t flags = in.number<uint8_t>();
-  if ((flags & ~(kRecordMustBeAbsent | kRecordSealed)) != 0) return false;
+  if ((flags & ~(kRecordMustBeAbsent | kRecordSealed | kRecordPartial)) != 0) return false;
   record.must_be_absent = (flags & kRecordMustBeAbsent) != 0;
   record.sealed = (flags & kRecordSealed) != 0;
+  record.partial = (flags & kRecordPartial) != 0;
   record.write_id = in.hash();
   record.size = in.number<uint64_t>();
   record.changed = WallTime(Duration(in.number<int64_t>()));
