@@ -81,8 +81,8 @@ Result<DecodedJob> decode_job_request(JobKind kind, std::string_view body) {
     job.request.paths.push_back(std::move(name));
   }
   job.request.level = text_or(json, "level", "durable");
-  if (job.request.level != "durable") {
-    return fail(Code::kInvalidArgument, "\"level\" must be durable");
+  if (job.request.level != "durable" && job.request.level != "replicated") {
+    return fail(Code::kInvalidArgument, "\"level\" must be replicated or durable");
   }
   if (auto timeout = json.find("timeout_ms"); timeout != json.end()) {
     constexpr uint64_t kYearMs = uint64_t{365} * 86400 * 1000;

@@ -293,9 +293,10 @@ void add_control_commands(CLI::App& app, Run& run) {
   auto* sync = add_job(app, run, JobKind::kSync,
                        "Wait until what was written is safe in the origin", arguments);
   sync->add_option("--level", arguments->level,
-                   "What to wait for: durable, which is committed in the origin")
+                   "What to wait for: replicated (on the disks of --replicas nodes), or durable"
+                   " (committed in the origin)")
       ->type_name("LEVEL")
-      ->check(CLI::IsMember({"durable"}));
+      ->check(CLI::IsMember({"replicated", "durable"}));
   sync->add_option("--timeout", arguments->timeout,
                    "Give up waiting after this long (default never)")
       ->type_name("TIME")

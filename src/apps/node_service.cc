@@ -140,6 +140,9 @@ NodeReport NodeService::collect() {
   report.read.misses = node_metrics_.read_misses.value();
   report.files = {status.store.files_bytes, status.store.files_capacity};
   report.blocks = {status.store.small_bytes, status.store.small_capacity, status.store.small_count};
+  report.replication = {status.replication.records, status.replication.replicas,
+                        status.replication.replica_bytes, status.replication.degraded,
+                        status.replication.last_error};
   report.dirty = {status.dirty_objects, status.dirty_bytes, status.oldest_dirty_seconds};
   report.memory.rss_bytes = resident_bytes();
   if (cluster_ != nullptr) add_cluster(report);
@@ -234,6 +237,7 @@ Task<Status> NodeService::work(std::shared_ptr<Flow> flow, Context context) {
 }
 
 Task<Status> NodeService::sync(std::shared_ptr<Flow> flow, std::string path, Context context) {
+  AckLevel level = flow->request.level == "replicated" ? AckLevel::kReplicated : AckLevel::kDurable;
   uint64_t bytes_first = 0;
   uint64_t objects_first = 0;
   auto progress = [flow, &bytes_first, &objects_first](const SyncProgress& left) {
@@ -248,7 +252,7 @@ Task<Status> NodeService::sync(std::shared_ptr<Flow> flow, std::string path, Con
     now.last_error = left.last_error;
     flow->job->report(std::move(now));
   };
-  SHOAL_CO_RETURN_IF_ERROR(co_await node_.sync(path, progress, context));
+  SHOAL_CO_RETURN_IF_ERROR(co_await node_.sync(path, level, progress, context));
   flow->done.bytes_total += bytes_first;
   flow->done.bytes_done += bytes_first;
   flow->done.objects_total += objects_first;

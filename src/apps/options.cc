@@ -98,9 +98,9 @@ Status set_memory(Options& options, const std::string& value) {
 }
 
 Status set_ack(Options& options, const std::string& value) {
-  if (value != "local" && value != "durable") {
+  if (value != "local" && value != "replicated" && value != "durable") {
     return fail(Code::kInvalidArgument,
-                fmt::format("\"{}\" is not offered; use local or durable", value));
+                fmt::format("\"{}\" is not offered; use local, replicated or durable", value));
   }
   options.ack = value;
   return {};
@@ -152,6 +152,11 @@ Status set_listen(Options& options, const std::string& value) {
 
 Status set_weight(Options& options, const std::string& value) {
   SHOAL_ASSIGN_OR_RETURN(options.weight, parse_number(value, 10, 1, 1u << 20));
+  return {};
+}
+
+Status set_replicas(Options& options, const std::string& value) {
+  SHOAL_ASSIGN_OR_RETURN(options.replicas, parse_number(value, 10, 1, 5));
   return {};
 }
 
@@ -226,7 +231,8 @@ constexpr OptionSpec kSpecs[] = {
      "How long the absence of a name is trusted", false,
      [](Options& o, const std::string& v) { return set_duration(o.negative_ttl, v); }},
     {"ack", kPromise, OptionKind::kText, "LEVEL", "local",
-     "What close() waits for: local (on this node's disk) or durable (committed in the origin)", false,
+     "What close() waits for: local (on this node's disk), replicated (on those of --replicas nodes)"
+     " or durable (committed in the origin)", false,
      set_ack},
     {"upload-delay", kPromise, OptionKind::kDuration, "TIME", "500ms",
      "Wait this long after close before uploading, so that rewrites and deletes cost no upload", false,
@@ -257,6 +263,15 @@ constexpr OptionSpec kSpecs[] = {
     {"grace", kClusterGroup, OptionKind::kDuration, "TIME", "2m",
      "A node that is away for less keeps its slots", false,
      [](Options& o, const std::string& v) { return set_positive_duration(o.grace, v); }},
+    {"replicas", kClusterGroup, OptionKind::kCount, "N", "2",
+     "With --ack replicated: nodes that hold each byte before it is acknowledged, this one counted; 1 to 5",
+     false, set_replicas},
+    {"ack-degraded", kClusterGroup, OptionKind::kSwitch, "", "",
+     "Acknowledge with fewer replicas when no more nodes can be reached", false,
+     [](Options& o, const std::string& v) { return set_switch(o.ack_degraded, v); }},
+    {"ack-timeout", kClusterGroup, OptionKind::kDuration, "TIME", "30s",
+     "A writer whose replicas cannot be made gets an error after this", false,
+     [](Options& o, const std::string& v) { return set_positive_duration(o.ack_timeout, v); }},
     {"hand-over-rate", kClusterGroup, OptionKind::kSize, "SIZE", "512MiB",
      "Most bytes a second that a leaving node's data may bring in here; reads come first", false,
      set_hand_over_rate},

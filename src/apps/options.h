@@ -29,7 +29,7 @@ struct Options {
   // Consistency and durability.
   Duration attr_ttl = std::chrono::seconds(5);
   Duration negative_ttl = std::chrono::seconds(2);
-  std::string ack = "local";  // or "durable"
+  std::string ack = "local";  // or "replicated", "durable"
   Duration upload_delay = std::chrono::milliseconds(500);
 
   // Cluster.
@@ -44,6 +44,9 @@ struct Options {
   std::string map_store = "origin";  // or "etcd://host:port,...", "static:FILE"
   std::string cluster_key_file;      // for static:
   Duration grace = std::chrono::seconds(120);
+  uint32_t replicas = 2;
+  bool ack_degraded = false;
+  Duration ack_timeout = std::chrono::seconds(30);
   std::optional<uint64_t> hand_over_rate;  // bytes per second
 
   // Origin.

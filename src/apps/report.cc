@@ -29,6 +29,11 @@ Json stable_keys(const NodeReport& r) {
   out["dirty"] = {{"objects", r.dirty.objects},
                   {"bytes", r.dirty.bytes},
                   {"oldest_seconds", r.dirty.oldest_seconds}};
+  out["replication"] = {{"records", r.replication.records},
+                        {"replicas", r.replication.replicas},
+                        {"replica_bytes", r.replication.replica_bytes},
+                        {"degraded", r.replication.degraded},
+                        {"last_error", r.replication.last_error}};
   out["map"] = {{"version", r.map.version}, {"members", r.map.members}};
   out["memory"] = {{"rss_bytes", r.memory.rss_bytes}};
   return out;
@@ -54,6 +59,11 @@ void add_to(NodeReport& sum, const NodeReport& r) {
   sum.dirty.objects += r.dirty.objects;
   sum.dirty.bytes += r.dirty.bytes;
   sum.dirty.oldest_seconds = std::max(sum.dirty.oldest_seconds, r.dirty.oldest_seconds);
+  sum.replication.records += r.replication.records;
+  sum.replication.replicas += r.replication.replicas;
+  sum.replication.replica_bytes += r.replication.replica_bytes;
+  sum.replication.degraded = sum.replication.degraded || r.replication.degraded;
+  if (sum.replication.last_error.empty()) sum.replication.last_error = r.replication.last_error;
   sum.map.version = std::max(sum.map.version, r.map.version);
   sum.memory.rss_bytes += r.memory.rss_bytes;
 }
@@ -134,6 +144,11 @@ void take_stable_keys(const Json& json, NodeReport& r) {
   take(part(json, "dirty"), "objects", r.dirty.objects);
   take(part(json, "dirty"), "bytes", r.dirty.bytes);
   take(part(json, "dirty"), "oldest_seconds", r.dirty.oldest_seconds);
+  take(part(json, "replication"), "records", r.replication.records);
+  take(part(json, "replication"), "replicas", r.replication.replicas);
+  take(part(json, "replication"), "replica_bytes", r.replication.replica_bytes);
+  take(part(json, "replication"), "degraded", r.replication.degraded);
+  take(part(json, "replication"), "last_error", r.replication.last_error);
   take(part(json, "map"), "version", r.map.version);
   take(part(json, "map"), "members", r.map.members);
   take(part(json, "memory"), "rss_bytes", r.memory.rss_bytes);
@@ -288,6 +303,10 @@ std::string status_metrics(const NodeReport& r) {
   gauge("shoal_dirty_objects", "Objects that wait for upload.", r.dirty.objects);
   gauge("shoal_dirty_bytes", "Bytes that wait for upload.", r.dirty.bytes);
   gauge("shoal_dirty_oldest_seconds", "Age of the oldest of them.", r.dirty.oldest_seconds);
+  gauge("shoal_ledger_records", "Versions in this node's ledger.", r.replication.records);
+  gauge("shoal_replica_versions", "Versions of which this node holds chunks for others.",
+        r.replication.replicas);
+  gauge("shoal_replica_bytes", "Bytes of them.", r.replication.replica_bytes);
   gauge("shoal_resident_memory_bytes", "Memory of the daemon.", r.memory.rss_bytes);
   gauge("shoal_uptime_seconds", "Time since the start.", r.uptime_seconds);
   return out;

@@ -42,6 +42,14 @@ struct NodeReport {
     uint64_t objects = 0, bytes = 0;
     double oldest_seconds = 0;
   } dirty;
+  // What this node keeps of versions that the origin does not have yet, for any node.
+  struct Replication {
+    uint64_t records = 0;   // in its ledger
+    uint64_t replicas = 0;  // versions of which it holds chunks for others
+    uint64_t replica_bytes = 0;
+    bool degraded = false;  // something was acknowledged with fewer replicas than wanted
+    std::string last_error;
+  } replication;
   struct Map {
     uint64_t version = 0, members = 1;
   } map;

@@ -112,6 +112,9 @@ Status RunningParts::start() {
   SHOAL_RETURN_IF_ERROR(start_origin());
   SHOAL_RETURN_IF_ERROR(start_store());
   SHOAL_RETURN_IF_ERROR(bind_admin());
+  if (options_.ack == "replicated" && options_.cluster.empty()) {
+    return fail(Code::kInvalidArgument, "--ack replicated needs other nodes; give --cluster NAME");
+  }
   if (!options_.cluster.empty()) SHOAL_RETURN_IF_ERROR(start_cluster());
   SHOAL_RETURN_IF_ERROR(start_node());
   SHOAL_RETURN_IF_ERROR(start_admin());
@@ -236,6 +239,7 @@ Status RunningParts::start_cluster() {
   cluster.advertise = options_.advertise;
   cluster.interface = options_.interface;
   cluster.grace = options_.grace;
+  cluster.copies = std::max(cluster.copies, options_.replicas + 1);
   cluster.attr_ttl = options_.attr_ttl;
   cluster.negative_ttl = options_.negative_ttl;
   cluster.attribute_bytes = options_.memory.value_or(default_memory()) / 16;
@@ -264,10 +268,16 @@ Status RunningParts::start_node() {
   node.hand_over_rate = options_.hand_over_rate.value_or(node.hand_over_rate);
   node.attr_ttl = options_.attr_ttl;
   node.negative_ttl = options_.negative_ttl;
-  node.ack = options_.ack == "durable" ? AckLevel::kDurable : AckLevel::kLocal;
+  node.ack = options_.ack == "durable"      ? AckLevel::kDurable
+             : options_.ack == "replicated" ? AckLevel::kReplicated
+                                            : AckLevel::kLocal;
+  node.replication.replicas = options_.replicas;
+  node.replication.ack_degraded = options_.ack_degraded;
+  node.replication.ack_timeout = options_.ack_timeout;
   node.read_only = options_.read_only;
   node.upload_delay = options_.upload_delay;
   node.memory = options_.memory.value_or(default_memory()) / 2;
+  node.replication.memory = node.memory / 4;
   node.origin_timeout = options_.origin_timeout;
   node.uid = options_.uid.value_or(geteuid());
   node.gid = options_.gid.value_or(getegid());

@@ -2,13 +2,17 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <set>
+
 #include "base/object_name.h"
 
 namespace shoal {
 
 namespace {
 
-constexpr uint64_t kEntryBytes = 200;  // of the containers, about
+constexpr uint64_t kEntryBytes = 200;       // of the containers, about
+constexpr size_t kUnuploadedMax = 100'000;  // names of one directory that a listing adds
 constexpr auto kOriginLimit = std::chrono::seconds(60);
 
 uint64_t bytes_of(const ObjectInfo& info) {
@@ -28,6 +32,16 @@ uint64_t bytes_of(const ListPage& page) {
 std::string page_key(const ListOptions& options) {
   return fmt::format("{}\n{}\n{}\n{}", options.prefix, options.recursive ? 1 : 0,
                      options.entries_max, options.marker);
+}
+
+ObjectInfo info_of(const LedgerRecord& record) {
+  ObjectInfo info;
+  info.name = record.object;
+  info.size = record.size;
+  info.etag = record.write.etag();
+  info.modified = record.changed;
+  info.metadata = record.metadata;
+  return info;
 }
 
 }  // namespace
@@ -86,6 +100,11 @@ Task<Result<AttributeCache::Head>> AttributeCache::head(std::string object, Dura
                                                         Duration negative_age_max,
                                                         Context context) {
   SteadyTime begun = world_.executor.now();
+  const LedgerRecord* waiting = ledger_ == nullptr ? nullptr : ledger_->visible(object);
+  if (waiting != nullptr) {
+    hits_.add();
+    co_return Head{info_of(*waiting), begun};
+  }
   auto serves = [&](const Head& head) {
     Duration limit = head.object ? age_max : negative_age_max;
     return head.asked >= begun || begun - head.asked <= limit;
@@ -126,6 +145,7 @@ Task<Result<ListPage>> AttributeCache::list(ListOptions options, Duration age_ma
   };
   auto aged = [&](Page page) {
     page.page.age = world_.executor.now() - page.asked;
+    if (ledger_ != nullptr) add_unuploaded(options, page.page);
     return std::move(page.page);
   };
   if (const Page* known = pages_.find(key); known != nullptr && serves(*known)) {
@@ -140,6 +160,36 @@ Task<Result<ListPage>> AttributeCache::list(ListOptions options, Duration age_ma
     if (!answer) co_return fail(std::move(answer).error());
     if (serves(*answer)) co_return aged(std::move(*answer));
   }
+}
+
+void AttributeCache::set_ledger(Ledger* ledger) {
+  ledger_ = ledger;
+  if (ledger != nullptr) ledger->on_change([this](const std::string& object) { forget(object); });
+}
+
+// The first page names all of them; later ones only leave out what they replace. Pages are in the
+// order of names, but where one begins only the origin knows.
+void AttributeCache::add_unuploaded(const ListOptions& options, ListPage& page) const {
+  std::vector<LedgerRecord> waiting = ledger_->below(options.prefix, "", kUnuploadedMax);
+  if (waiting.empty()) return;
+  std::set<std::string> names;
+  std::set<std::string> prefixes(page.prefixes.begin(), page.prefixes.end());
+  std::vector<ObjectInfo> added;
+  for (const LedgerRecord& record : waiting) {
+    size_t slash = record.object.find('/', options.prefix.size());
+    if (!options.recursive && slash != std::string::npos) {
+      if (options.marker.empty()) prefixes.insert(record.object.substr(0, slash + 1));
+      continue;
+    }
+    names.insert(record.object);
+    if (options.marker.empty()) added.push_back(info_of(record));
+  }
+  std::erase_if(page.objects,
+                [&](const ObjectInfo& object) { return names.contains(object.name); });
+  page.objects.insert(page.objects.end(), std::make_move_iterator(added.begin()),
+                      std::make_move_iterator(added.end()));
+  std::ranges::sort(page.objects, {}, &ObjectInfo::name);
+  page.prefixes.assign(prefixes.begin(), prefixes.end());
 }
 
 void AttributeCache::forget(const std::string& object) {

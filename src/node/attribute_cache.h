@@ -13,6 +13,7 @@
 #include "async/single_flight.h"
 #include "observe/metrics.h"
 #include "origin/origin.h"
+#include "replication/ledger.h"
 #include "world/world.h"
 
 namespace shoal {
@@ -37,6 +38,9 @@ class AttributeCache {
   // directory.
   void forget(const std::string& object);
 
+  // Versions that the origin does not have yet come before its answers. Null: there are none.
+  void set_ledger(Ledger* ledger);
+
   // Ends the running requests; before destruction.
   Task<void> close();
 
@@ -58,12 +62,14 @@ class AttributeCache {
       old.erase(key);
     }
   };
+  void add_unuploaded(const ListOptions& options, ListPage& page) const;
   Task<Result<Head>> ask_head(std::string object);
   Task<Result<Page>> ask_page(std::string key, ListOptions options);
 
   World& world_;
   Origin& origin_;
   const uint64_t bytes_max_;
+  Ledger* ledger_ = nullptr;
   Counter& hits_;
   Counter& misses_;
   Gate gate_;

@@ -92,7 +92,7 @@ bool ClusterLookups::is_silent(const Member& member, const Error& error) const {
 }
 
 Task<Result<ObjectInfo>> ClusterLookups::head(std::string object, Context context) {
-  if (limits_.attr_ttl > Duration(0)) {
+  {  // With a TTL of nothing too: the owner knows what the origin does not have yet.
     for (Member& member : candidates(slot_of_object(object))) {
       bool self = member.address.empty();
       NodeId id = member.id;
@@ -141,7 +141,7 @@ Task<Result<ListPage>> ClusterLookups::list_at(Member member, ListOptions option
 }
 
 Task<Result<ListPage>> ClusterLookups::list(ListOptions options, Context context) {
-  if (limits_.attr_ttl > Duration(0)) {
+  {
     for (Member& member : candidates(slot_of_object(options.prefix))) {
       bool self = member.address.empty();
       NodeId id = member.id;

@@ -72,6 +72,9 @@ class FileSystemImpl final : public FileSystem {
   // --- for Node (warm, sync, evict) ---
   // Seals every open file at or below the path, so that sync can wait for it.
   Task<Status> seal_below(std::string path, Context context);
+  // Seals and replicates them; returns when all are on enough nodes.
+  Task<Status> replicate_below(std::string path, std::function<void(const SyncProgress&)> progress,
+                               Context context);
   // Brings one object of the origin into the cache.
   Task<Status> warm_object(const ObjectInfo& info, std::function<void(uint64_t)> progress,
                            Context context);
@@ -119,6 +122,7 @@ class FileSystemImpl final : public FileSystem {
                                   Context context);
   Task<Status> rename_staged(Inode& source, std::string from, std::string to, Inode* target,
                              Context context);
+  Task<Status> save_renamed(WriteBack::Version version, StagedRecord record);
   Task<Status> rename_clean(Inode& source, std::string from, std::string to, Context context);
   Task<Status> rename_directory(Inode& source, Inode& to_directory, std::string to,
                                 Context context);
@@ -155,6 +159,23 @@ class FileSystemImpl final : public FileSystem {
   Task<Status> save_record(Inode& inode);
   Task<Status> seal_and_ack(Inode& inode, bool close, Context context);
   void touch(Inode& inode);
+
+  // replicate.cc
+  bool replicates() const;
+  // Tells the copies on other nodes of a change of [range.offset, range.end()), now `size` long.
+  void note_change(Inode& inode, Range range, uint64_t size);
+  void note_resize(Inode& inode, uint64_t size);
+  Task<void> announce(WriteBack::Version version);
+  LedgerRecord record_of(const StagedVersion& version) const;
+  Task<Status> replicate(WriteBack::Version version, Context context);
+  Task<Status> replicate_one(WriteBack::Version version, Context context);
+  Task<void> replicate_renamed(WriteBack::Version version, Context context);
+  // What was read from other nodes has reached the origin: it keeps its cache.
+  void follow_commit(Inode& inode, const std::string& etag);
+  Task<Result<bool>> any_waiting_below(ListOptions below, Context context);
+  Task<Status> await_origin(Inode& inode, Context context);
+  Task<Status> await_origin_below(std::string directory, Context context);
+
   void on_committed(const WriteBack::Version& version, const ObjectInfo& info);
   void on_conflicted(const WriteBack::Version& version, const std::string& object);
   static Task<void> verify_in_background(FileSystemImpl* self, FileRef file);

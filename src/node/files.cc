@@ -312,6 +312,9 @@ Task<Status> FileSystemImpl::seal_and_ack(Inode& inode, bool close, Context cont
     if (!permit) co_return fail(std::move(permit).error());
     SHOAL_CO_RETURN_IF_ERROR(co_await seal(inode, close || durable, context));
     version = inode.staged;
+    if (version != nullptr && !version->dropped && replicates()) {
+      SHOAL_CO_RETURN_IF_ERROR(co_await replicate(version, context));
+    }
   }
   if (!durable || version == nullptr || version->dropped) co_return Status();
   write_back_.enqueue(version, true);

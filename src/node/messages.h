@@ -4,6 +4,7 @@
 #include "node/attribute_cache.h"
 #include "origin/origin.h"
 #include "wire/messages.pb.h"
+#include "wire/parse_message.h"
 
 namespace shoal {
 
@@ -12,15 +13,5 @@ void to_wire(const ObjectInfo& info, wire::ObjectBody& body);
 Result<ObjectInfo> from_wire(const wire::ObjectBody& body);
 
 uint32_t to_milliseconds(Duration duration);  // rounded up, clipped
-
-// kCorrupt when the bytes are no such message.
-template <typename Message>
-Result<Message> parse_message(const std::string& bytes, const char* what) {
-  Message message;
-  if (!message.ParseFromString(bytes)) {
-    return fail(Code::kCorrupt, std::string(what) + " that cannot be read");
-  }
-  return message;
-}
 
 }  // namespace shoal

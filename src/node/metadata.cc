@@ -78,6 +78,7 @@ Task<Status> FileSystemImpl::store_attributes(Inode& inode, FileAttributes attri
       co_return saved;
     }
   }
+  SHOAL_CO_RETURN_IF_ERROR(co_await await_origin(inode, context));
   std::string path = tree_.path(inode);
   if (inode.is_directory()) {
     Result<ObjectInfo> info = fail(Code::kNotFound, path);
@@ -141,11 +142,15 @@ Task<Result<std::string>> FileSystemImpl::get_xattr(InodeId id, std::string name
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * inode, inode_of(id));
   SHOAL_CO_RETURN_IF_ERROR(context.check(core_.executor()));
   if (name == kState) {
-    if (!inode->staged) co_return std::string("clean");
+    if (!inode->staged) {
+      co_return std::string(is_unuploaded(inode->etag) ? "replicated" : "clean");
+    }
     const StagedVersion& version = *inode->staged;
     co_return std::string(!version.record.sealed ? "open"
                           : version.uploading    ? "uploading"
-                                                 : "staged");
+                          : version.recorded && version.recorded->write == version.write()
+                              ? "replicated"
+                              : "staged");
   }
   if (name == kVersion) {
     co_return inode->staged ? inode->staged->write_id_text() : inode->etag;
@@ -198,6 +203,12 @@ Task<Status> FileSystemImpl::remove_xattr(InodeId id, std::string name, Context 
   FileAttributes attributes = inode->attributes;
   if (attributes.xattrs.erase(name) == 0) co_return fail(Code::kNoData, name);
   co_return co_await store_attributes(*inode, std::move(attributes), context);
+}
+
+Task<Result<FileSystemStat>> FileSystemImpl::stat_file_system(Context context) {
+  SHOAL_CO_RETURN_IF_ERROR(context.check(core_.executor()));
+  // The origin has no size; say something that no tool takes for full.
+  co_return FileSystemStat{1024 * kTiB, 1024 * kTiB};
 }
 
 }  // namespace shoal

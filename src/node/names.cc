@@ -124,6 +124,7 @@ Inode& FileSystemImpl::adopt(Inode& directory, const std::string& name, const Ob
   if (child != nullptr) {
     bool same_kind = child->attributes.kind == attributes.kind;
     if (child->staged != nullptr) return *child;
+    if (same_kind && child->etag == "~" + attributes.write_id) follow_commit(*child, info.etag);
     if (same_kind && (child->is_directory() || child->etag == info.etag)) {
       child->fresh_until = core_.now() + core_.options.attr_ttl - info.age;
       if (child->is_directory() && !info.etag.empty()) {
@@ -496,6 +497,7 @@ Task<Status> FileSystemImpl::remove_file_locked(Inode& directory, Inode& inode, 
   if (!permit) co_return fail(std::move(permit).error());
   if (!inode.attached()) co_return fail(Code::kNotFound, "removed meanwhile");
   std::string path = tree_.path(inode);
+  if (remove_object) SHOAL_CO_RETURN_IF_ERROR(co_await await_origin(inode, context));
   UploadHold hold(write_back_, inode.staged);
   if (inode.staged) co_await write_back_.halt(inode.staged);
   // An upload that was cut short may have reached the origin all the same.
@@ -527,6 +529,7 @@ Task<Status> FileSystemImpl::remove_file_locked(Inode& directory, Inode& inode, 
     write_back_.remove_name(version);
     version->dropped = true;
     version->changed.notify_all();
+    co_await write_back_.end_records(version, "");
   } else if (version != nullptr) {
     drop_content(inode);
     inode.staged = nullptr;
@@ -567,6 +570,8 @@ Task<Result<bool>> FileSystemImpl::directory_is_empty(std::string path, Context 
   ListOptions below;
   below.prefix = path + "/";
   below.entries_max = 2;
+  SHOAL_CO_ASSIGN_OR_RETURN(bool waiting, co_await any_waiting_below(below, context));
+  if (waiting) co_return false;
   while (true) {
     SHOAL_CO_ASSIGN_OR_RETURN(ListPage page, co_await core_.origin.list(below, context));
     if (!page.prefixes.empty()) co_return false;
@@ -596,12 +601,6 @@ Task<Status> FileSystemImpl::remove_directory(InodeId parent, std::string name, 
   if (inode->attached()) tree_.detach(*inode);
   changed_names(*directory, name);
   co_return Status();
-}
-
-Task<Result<FileSystemStat>> FileSystemImpl::stat_file_system(Context context) {
-  SHOAL_CO_RETURN_IF_ERROR(context.check(core_.executor()));
-  // The origin has no size; say something that no tool takes for full.
-  co_return FileSystemStat{1024 * kTiB, 1024 * kTiB};
 }
 
 }  // namespace shoal

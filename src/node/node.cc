@@ -20,14 +20,18 @@ class NodeImpl final : public Node {
            NodeOptions options, Cluster* cluster)
       : core_(world, origin, store, registry, log, std::move(options), cluster),
         file_system_(core_),
-        jobs_(core_, [this] { return file_system_.write_back().bytes(); }) {}
+        // Of other nodes' versions too: it must not leave with the only replica.
+        jobs_(core_, [this] {
+          uint64_t held = core_.replication ? core_.replication->replicas().bytes() : 0;
+          return file_system_.write_back().bytes() + held;
+        }) {}
 
-  void begin();
+  Task<Status> begin();
   FileSystem& file_system() override { return file_system_; }
   Task<Status> stop() override;
   NodeStatus status() const override;
-  Task<Status> sync(std::string path, std::function<void(const SyncProgress&)> progress,
-                    Context context) override;
+  Task<Status> sync(std::string path, AckLevel level,
+                    std::function<void(const SyncProgress&)> progress, Context context) override;
   Task<Status> warm(std::string path, bool everywhere,
                     std::function<void(const WarmProgress&)> progress, Context context) override;
   Task<Status> drain(std::string member, std::function<void(const DrainProgress&)> progress,
@@ -47,9 +51,12 @@ class NodeImpl final : public Node {
   ClusterJobs jobs_;
 };
 
-void NodeImpl::begin() {
+Task<Status> NodeImpl::begin() {
+  if (core_.replication != nullptr) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await core_.replication->start(file_system_.write_back()));
+  }
   file_system_.write_back().start();
-  if (core_.cluster == nullptr) return;
+  if (core_.cluster == nullptr) co_return Status();
   Membership& membership = core_.cluster->membership();
   auto classify = [this](const SlotMap& map) {
     // Who is drained owns nothing any more, but what it owned is what it has to hand over.
@@ -65,14 +72,20 @@ void NodeImpl::begin() {
   membership.on_change([this, classify](const SlotMap& map) {
     if (!core_.gate.closed()) classify(map);
   });
+  core_.cluster->attributes().set_ledger(&core_.replication->ledger());
   core_.cluster->attach(core_, jobs_);
+  co_return Status();
 }
 
 Task<Status> NodeImpl::stop() {
   co_await file_system_.shut_down();
   co_await file_system_.write_back().stop();
   core_.stopping.request();
-  if (core_.cluster != nullptr) co_await core_.cluster->stop_serving();
+  if (core_.cluster != nullptr) {
+    co_await core_.cluster->stop_serving();
+    co_await core_.replication->stop();
+    core_.cluster->attributes().set_ledger(nullptr);
+  }
   co_await core_.filler->close();
   co_await core_.gate.close();
   co_return Status();
@@ -86,12 +99,19 @@ NodeStatus NodeImpl::status() const {
   status.dirty_bytes = write_back.bytes();
   status.oldest_dirty_seconds = write_back.oldest_seconds();
   status.backlog = write_back.backlog(100);
+  if (core_.replication != nullptr) status.replication = core_.replication->stats();
   return status;
 }
 
-Task<Status> NodeImpl::sync(std::string path, std::function<void(const SyncProgress&)> progress,
-                            Context context) {
+Task<Status> NodeImpl::sync(std::string path, AckLevel level,
+                            std::function<void(const SyncProgress&)> progress, Context context) {
   WriteBack& write_back = file_system_.write_back();
+  if (level == AckLevel::kReplicated) {
+    if (core_.cluster == nullptr) {
+      co_return fail(Code::kInvalidArgument, "a node by itself has nobody to replicate to");
+    }
+    co_return co_await file_system_.replicate_below(path, progress, context);
+  }
   SHOAL_CO_RETURN_IF_ERROR(co_await file_system_.seal_below(path, context));
   std::vector<WriteBack::Version> versions = write_back.below(path);
   for (const auto& version : versions) {
@@ -268,7 +288,12 @@ Task<Result<std::unique_ptr<Node>>> Node::start(World& world, Origin& origin, St
                                                 NodeOptions options, Cluster* cluster) {
   auto node =
       std::make_unique<NodeImpl>(world, origin, store, registry, log, std::move(options), cluster);
-  node->begin();
+  Status begun = co_await node->begin();
+  if (!begun) {
+    Status stopped = co_await node->stop();
+    static_cast<void>(stopped);  // why it could not start is what matters
+    co_return fail(std::move(begun).error());
+  }
   co_return std::unique_ptr<Node>(std::move(node));
 }
 

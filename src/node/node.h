@@ -21,6 +21,7 @@ struct NodeStatus {
   uint64_t dirty_bytes = 0;
   double oldest_dirty_seconds = 0;
   uint64_t inodes = 0;
+  Replication::Stats replication;
   std::vector<BacklogItem> backlog;  // at most 100
 };
 
@@ -30,12 +31,6 @@ struct WarmProgress {
   uint64_t bytes_done = 0;
   uint64_t bytes_total = 0;
   bool listing = true;  // totals still grow
-};
-
-struct SyncProgress {
-  uint64_t objects_left = 0;
-  uint64_t bytes_left = 0;
-  std::string last_error;
 };
 
 class Node {
@@ -54,9 +49,10 @@ class Node {
   virtual NodeStatus status() const = 0;
 
   // Paths are object names relative to the origin; "" is everything.
-  // Returns when everything staged at or below the path is in the origin.
-  virtual Task<Status> sync(std::string path, std::function<void(const SyncProgress&)> progress,
-                            Context context) = 0;
+  // Returns when everything staged at or below the path has reached the level: replicated (on as
+  // many nodes as the options say; kInvalidArgument without a cluster) or durable (in the origin).
+  virtual Task<Status> sync(std::string path, AckLevel level,
+                            std::function<void(const SyncProgress&)> progress, Context context) = 0;
   // Brings the object, or everything below the directory, into the cache: in a cluster each chunk
   // into its owner's, or with `everywhere` into every member's. kNotFound if neither.
   virtual Task<Status> warm(std::string path, bool everywhere,

@@ -3,6 +3,7 @@
 #include "node/chunk_filler.h"
 #include "node/cluster.h"
 #include "node/cluster_lookups.h"
+#include "node/origin_and_nodes.h"
 
 namespace shoal {
 
@@ -42,7 +43,16 @@ NodeCore::NodeCore(World& world_in, Origin& origin_in, Store& store_in, Registry
       gate(world_in.executor),
       lookups(make_lookups(world_in, origin_in, options, cluster_in, gate)),
       telling_origin(cluster_in != nullptr ? make_telling_origin(origin_in, *lookups) : nullptr),
-      origin(cluster_in != nullptr ? *telling_origin : origin_in),
+      replication(
+          cluster_in != nullptr
+              ? std::make_unique<Replication>(
+                    ReplicationParts{world_in, store_in, *telling_origin, cluster_in->pool(),
+                                     cluster_in->membership(), registry, log_in},
+                    options.replication)
+              : nullptr),
+      origin_and_nodes(cluster_in != nullptr ? make_origin_and_nodes(*telling_origin, *replication)
+                                             : nullptr),
+      origin(cluster_in != nullptr ? *origin_and_nodes : origin_in),
       store(store_in),
       log(log_in),
       metrics(registry),

@@ -6,19 +6,21 @@
 #include <string>
 #include <unordered_map>
 
+#include "async/buffer_pool.h"
 #include "async/gate.h"
 #include "async/sync.h"
-#include "node/buffer_pool.h"
 #include "node/lookups.h"
 #include "observe/log.h"
 #include "observe/metrics.h"
 #include "origin/origin.h"
+#include "replication/replication.h"
 #include "store/store.h"
 #include "world/world.h"
 
 namespace shoal {
 
-enum class AckLevel { kLocal, kDurable };
+// What close and fsync wait for: this node's disk, the disks of `replicas` nodes, the origin.
+enum class AckLevel { kLocal, kReplicated, kDurable };
 
 struct NodeOptions {
   std::string name = "node";  // shown in status and in conflict names
@@ -31,6 +33,7 @@ struct NodeOptions {
   uint64_t prefetch_bytes_max = 64 * kMiB;  // window of one sequential reader
   uint32_t uploads_max = 4;                 // objects uploaded at the same time
   uint32_t upload_blocks_max = 16;          // blocks in flight over all uploads
+  ReplicationOptions replication;           // in a cluster
   Duration origin_timeout = std::chrono::seconds(60);  // one background request, retries included
   // Bytes per second that a hand-over may bring in; reads by programs and peers come first.
   uint64_t hand_over_rate = 512 * kMiB;
@@ -70,8 +73,10 @@ struct NodeCore {
   Gate gate;                         // fetches, listings, background checks
   Cancel stopping;                   // requested when the node stops: ends what runs in the gate
   std::unique_ptr<Lookups> lookups;  // for what may be as old as the TTL
-  std::unique_ptr<Origin> telling_origin;  // in a cluster: tells the others of changes
-  Origin& origin;                          // for what is written, and what must be known for sure
+  std::unique_ptr<Origin> telling_origin;    // in a cluster: tells the others of changes
+  std::unique_ptr<Replication> replication;  // in a cluster
+  std::unique_ptr<Origin> origin_and_nodes;  // in a cluster: also reads what only nodes have
+  Origin& origin;                            // for what is written, and what must be known for sure
   Store& store;
   const Log& log;
   NodeMetrics metrics;

@@ -95,6 +95,19 @@ Task<Result<std::string>> PeerService::handle(RpcRequest request, RpcResponder& 
   }
   SHOAL_CO_RETURN_IF_ERROR(check_attached());
   switch (request.method) {
+    case Method::kLedgerPut:
+    case Method::kLedgerRemove:
+    case Method::kLedgerGet:
+    case Method::kReplicate:
+    case Method::kReplicaState:
+    case Method::kReplicaUpload:
+    case Method::kReplicaEnd:
+    case Method::kUploadNow:
+      if (request.peer.is_zero()) {
+        co_return fail(Code::kPermissionDenied, "only members keep what others write");
+      }
+      co_return co_await core_->replication->handle(request.method, std::move(request.body),
+                                                    context);
     case Method::kRead:
       co_return co_await read(*core_, std::move(request), responder, context);
     case Method::kHead:
@@ -134,6 +147,18 @@ Task<Result<std::string>> PeerService::read(NodeCore& core, RpcRequest request,
   co_await await_map(body.map_version(), context);
   SHOAL_CO_RETURN_IF_ERROR(check_attached());
   wire::ReadReply reply;
+  if (auto write = is_unuploaded(body.etag()) ? WriteName::parse(body.etag()) : std::nullopt) {
+    auto chunk_crc =
+        body.has_chunk_crc() ? std::optional<uint32_t>(body.chunk_crc()) : std::nullopt;
+    Status served = co_await core.replication->serve(
+        body.object(), *write, {body.offset(), body.length()}, chunk_crc, responder, context);
+    if (served) {
+      core.metrics.served_bytes.add(body.length());
+      reply.set_bytes(body.length());
+      co_return reply.SerializeAsString();
+    }
+    if (served.error().code() != Code::kNotFound) co_return fail(std::move(served).error());
+  }
   bool may_redirect = !body.no_redirect() && !body.only_cached() && !request.peer.is_zero();
   if (may_redirect && body.bulk() && body.size() > kFetchWholeMax) {
     uint64_t chunk = body.offset() / chunk_bytes;

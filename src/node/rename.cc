@@ -39,6 +39,20 @@ Task<void> FileSystemImpl::rekey(std::string from, std::string etag, std::string
   }
 }
 
+// Makes the record, which has another name, that of a version that is durable already.
+Task<Status> FileSystemImpl::save_renamed(WriteBack::Version version, StagedRecord record) {
+  if (!version->durable) co_return Status();
+  if (version->small) {
+    SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes,
+                              co_await core_.store.read_staged_small(record.write_id));
+    co_return co_await core_.store.stage_small(std::move(record), bytes.span());
+  }
+  if (!version->file) {
+    SHOAL_CO_ASSIGN_OR_RETURN(version->file, co_await core_.store.find_staged(record.write_id));
+  }
+  co_return co_await version->file->sync(std::move(record));
+}
+
 Task<Status> FileSystemImpl::rename_staged(Inode& source, std::string from, std::string to,
                                            Inode* target, Context context) {
   WriteBack::Version version = source.staged;
@@ -69,25 +83,16 @@ Task<Status> FileSystemImpl::rename_staged(Inode& source, std::string from, std:
     version->add_ancestor(*target->staged);  // its upload may have been cut short
     record.metadata[kAncestorsName] = version->ancestors;
   }
-  if (version->durable) {
-    if (version->small) {
-      SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes,
-                                co_await core_.store.read_staged_small(record.write_id));
-      SHOAL_CO_RETURN_IF_ERROR(co_await core_.store.stage_small(record, bytes.span()));
-    } else {
-      if (!version->file) {
-        SHOAL_CO_ASSIGN_OR_RETURN(version->file, co_await core_.store.find_staged(record.write_id));
-      }
-      SHOAL_CO_RETURN_IF_ERROR(co_await version->file->sync(record));
-    }
-  }
+  SHOAL_CO_RETURN_IF_ERROR(co_await save_renamed(version, record));
   version->record = record;
   source.etag = record.base_etag;
+  co_await replicate_renamed(version, context);
   co_return Status();
 }
 
 Task<Status> FileSystemImpl::rename_clean(Inode& source, std::string from, std::string to,
                                           Context context) {
+  SHOAL_CO_RETURN_IF_ERROR(co_await await_origin(source, context));
   co_await write_back_.let_late_commits_pass(from);
   std::string old_etag = source.etag;
   ObjectInfo info;
@@ -204,6 +209,7 @@ Task<Status> FileSystemImpl::rename_directory_of(Inode& source, Inode& to_direct
     }
   }
   co_await write_back_.let_late_commits_pass(from_path);
+  SHOAL_CO_RETURN_IF_ERROR(co_await await_origin_below(from_path, context));
   // Everything below, and the marker itself.
   std::vector<ObjectInfo> objects;
   ListOptions all;
@@ -243,20 +249,12 @@ Task<Status> FileSystemImpl::rename_directory_of(Inode& source, Inode& to_direct
     std::string from = version->record.object;
     StagedRecord record = version->record;
     record.object = renamed(from);
-    if (version->durable && version->small) {
-      SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes,
-                                co_await core_.store.read_staged_small(record.write_id));
-      SHOAL_CO_RETURN_IF_ERROR(co_await core_.store.stage_small(record, bytes.span()));
-    } else if (version->durable) {
-      if (!version->file) {
-        SHOAL_CO_ASSIGN_OR_RETURN(version->file, co_await core_.store.find_staged(record.write_id));
-      }
-      SHOAL_CO_RETURN_IF_ERROR(co_await version->file->sync(record));
-    }
+    SHOAL_CO_RETURN_IF_ERROR(co_await save_renamed(version, record));
     version->record = std::move(record);
     write_back_.renamed(version, from);
-    bool open = version->inode != nullptr && version->inode->writers > 0;
-    if (version->record.sealed && version->durable && !open) write_back_.enqueue(version, false);
+    co_await replicate_renamed(version, context);
+    if (version->inode != nullptr && version->inode->writers > 0) continue;
+    if (version->record.sealed && version->durable) write_back_.enqueue(version, false);
   }
   rename_in_tree(source, to_directory, to);
   co_return Status();

@@ -21,12 +21,6 @@ constexpr Duration kCommitGrace = std::chrono::seconds(2);
 constexpr Duration kCommitLate = std::chrono::seconds(10);
 constexpr size_t kLateCommitsMax = 4096;
 
-Condition condition_of(const StagedRecord& record) {
-  if (!record.base_etag.empty()) return Condition::match(record.base_etag);
-  if (record.must_be_absent) return Condition::absent();
-  return Condition::none();
-}
-
 bool is_conflict(const Error& error) {
   return error.code() == Code::kConflict || error.code() == Code::kAlreadyExists;
 }
@@ -67,11 +61,15 @@ WriteBack::~WriteBack() { SHOAL_ASSERT(stopping_ || gate_.count() == 0, "stop() 
 
 void WriteBack::start() {
   for (Store::Staged& staged : core_.store.staged()) {
+    // Other nodes' (replication).
+    const auto& marks = staged.record.metadata;
+    if (marks.contains(kLedgerMark) || marks.contains(kReplicaMark)) continue;
     auto version = std::make_shared<StagedVersion>(core_.executor());
     version->record = std::move(staged.record);
     version->small = staged.small;
     version->durable = true;
     version->modified = false;
+    version->ask_ledger = core_.replication != nullptr;
     version->tried = true;
     version->reseal = !version->small;
     if (auto names = version->record.metadata.find(kAncestorsName);
@@ -111,7 +109,10 @@ void WriteBack::start() {
       gate_.spawn(forget(old));
     }
   }
-  for (auto& [name, version] : by_name_) enqueue(version, true);
+  for (auto& [name, version] : by_name_) {
+    publish(version);
+    enqueue(version, true);
+  }
   if (!by_name_.empty()) {
     core_.log.info("recovered {} staged objects, {}", by_name_.size(), format_size(bytes()));
   }
@@ -287,6 +288,7 @@ Task<Status> WriteBack::drop(Version version) {
   remove_name(version);
   version->dropped = true;
   version->changed.notify_all();
+  co_await end_records(version, "");
   if (Version old = std::exchange(version->supersedes, nullptr)) {
     SHOAL_CO_RETURN_IF_ERROR(co_await drop(std::move(old)));
   }
@@ -392,186 +394,12 @@ Task<void> WriteBack::finish(Version version, ObjectInfo info) {
     Status slept = co_await sleep_for(core_.executor(), backoff.next(), {kNever, &version->cancel});
     if (!slept) co_return;  // it stays staged; the next upload meets it in the origin
   }
+  co_await end_records(version, info.etag);
   remove_name(version);
   version->committed = true;
   version->last_error.clear();
   core_.metrics.uploads.add();
   callbacks_.committed(version, info);
-}
-
-Task<Result<ObjectInfo>> WriteBack::upload(Version version) {
-  if (!version->small && !version->file) {
-    SHOAL_CO_ASSIGN_OR_RETURN(version->file,
-                              co_await core_.store.find_staged(version->record.write_id));
-  }
-  if (version->small && !version->bytes) {
-    SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes,
-                              co_await core_.store.read_staged_small(version->record.write_id));
-    version->bytes = std::make_shared<std::string>(as_text(bytes.span()));
-  }
-  if (version->file && !version->file->complete()) {
-    // Found unsealed after a crash: what was not written since is the base's.
-    auto fetcher =
-        Fetcher::of(core_, version->file, version->record.object, version->record.base_etag);
-    Status filled = co_await fetcher->complete({0, version->file->size()}, FetchRole::kReader, {},
-                                               {kNever, &version->cancel});
-    co_await fetcher->wait_idle();
-    SHOAL_CO_RETURN_IF_ERROR(std::move(filled));
-  }
-  if (version->reseal) {
-    // Found after a crash: checksums that must be made again, and data, become durable before they
-    // leave.
-    StagedRecord record = version->record;
-    record.sealed = true;
-    SHOAL_CO_RETURN_IF_ERROR(co_await version->file->sync(std::move(record)));
-    version->reseal = false;
-  }
-  PutOptions options{condition_of(version->record), version->record.metadata};
-  options.metadata["shoalwriteid"] = version->write_id_text();
-  options.metadata.erase(kAncestorsName);
-  version->tried = true;
-  Context context{kNever, &version->cancel};
-  version->uploaded_bytes = 0;
-  if (version->size() <= kWholePutMax) {
-    co_return co_await upload_whole(version, std::move(options), context);
-  }
-  co_return co_await upload_blocks(version, std::move(options), context);
-}
-
-Task<Result<BufferPool::Lease>> WriteBack::read_bytes(Version version, uint64_t offset,
-                                                      uint64_t length) {
-  BufferPool::Lease buffer = core_.buffers.take(length);
-  if (version->bytes) {
-    SHOAL_ASSERT(offset + length <= version->bytes->size());
-    if (length > 0) std::memcpy(buffer.data(), version->bytes->data() + offset, length);
-    co_return std::move(buffer);
-  }
-  SHOAL_CO_RETURN_IF_ERROR(co_await version->file->read(offset, buffer.span()));
-  // Promise 2: checked against the checksum of when it entered, before it leaves.
-  if (length > 0 && crc32c(buffer.span()) != version->file->crc({offset, length})) {
-    co_return fail(Code::kCorrupt, fmt::format("{}: the staged bytes at {} do not match their "
-                                               "checksum",
-                                               version->record.object, offset));
-  }
-  co_return std::move(buffer);
-}
-
-Task<Result<ObjectInfo>> WriteBack::upload_whole(Version version, PutOptions options,
-                                                 Context context) {
-  auto memory = co_await core_.upload_memory.acquire(version->size(), context);
-  if (!memory) co_return fail(std::move(memory).error());
-  SHOAL_CO_ASSIGN_OR_RETURN(BufferPool::Lease bytes,
-                            co_await read_bytes(version, 0, version->size()));
-  SHOAL_CO_RETURN_IF_ERROR(context.check(core_.executor()));
-  version->committing = true;
-  auto info = co_await core_.origin.put(version->record.object, bytes.span(), std::move(options),
-                                        context.tightened(core_.executor(), 10 * kRetryMax));
-  version->committing = false;
-  if (info) version->uploaded_bytes = bytes.size();
-  co_return info;
-}
-
-Task<Status> WriteBack::send_block(Version version, uint64_t offset, uint64_t length,
-                                   std::string* id, const std::set<std::string>* there,
-                                   Context context) {
-  auto permit = co_await blocks_.acquire(1, context);
-  if (!permit) co_return fail(std::move(permit).error());
-  auto memory = co_await core_.upload_memory.acquire(length, context);
-  if (!memory) co_return fail(std::move(memory).error());
-  SHOAL_CO_ASSIGN_OR_RETURN(BufferPool::Lease bytes, co_await read_bytes(version, offset, length));
-  *id += hash_bytes(bytes.span()).to_hex();  // it came with the index: equal ids, equal bytes
-  if (!there->contains(*id)) {
-    SHOAL_CO_RETURN_IF_ERROR(
-        co_await core_.origin.put_block(version->record.object, *id, offset, bytes.span(),
-                                        context.tightened(core_.executor(), 10 * kRetryMax)));
-  }
-  version->uploaded_bytes += length;
-  co_return Status();
-}
-
-Task<Result<ObjectInfo>> WriteBack::upload_blocks(Version version, PutOptions options,
-                                                  Context context) {
-  const std::string object = version->record.object;
-  uint64_t size = version->size();
-  uint64_t block = kChunkBytesDefault;
-  uint64_t count_max = core_.origin.blocks_max();
-  while ((size + block - 1) / block > count_max) block *= 2;
-  SHOAL_ASSERT(block <= core_.origin.block_bytes_max());
-  SHOAL_CO_ASSIGN_OR_RETURN(
-      std::vector<BlockInfo> staged,
-      co_await core_.origin.staged_blocks(object, context.tightened(core_.executor(), kRetryMax)));
-  std::set<std::string> there;
-  for (const BlockInfo& info : staged) there.insert(info.id);
-
-  std::vector<BlockInfo> blocks((size + block - 1) / block);
-  std::vector<Task<Status>> tasks;
-  for (size_t i = 0; i < blocks.size(); ++i) {
-    uint64_t offset = i * block;
-    blocks[i].size = std::min(block, size - offset);
-    blocks[i].id = fmt::format("{:08}", i);
-    tasks.push_back(send_block(version, offset, blocks[i].size, &blocks[i].id, &there, context));
-  }
-  SHOAL_CO_RETURN_IF_ERROR(
-      co_await run_all(core_.executor(), std::move(tasks), core_.options.upload_blocks_max));
-  SHOAL_CO_RETURN_IF_ERROR(context.check(core_.executor()));
-  version->committing = true;
-  auto info = co_await core_.origin.commit_blocks(object, std::move(blocks), std::move(options),
-                                                  context.tightened(core_.executor(), kRetryMax));
-  version->committing = false;
-  co_return info;
-}
-
-// Somebody else's version stands where ours should go, or ours is there already.
-Task<Result<ObjectInfo>> WriteBack::settle_conflict(Version version) {
-  auto there = co_await core_.origin.head(version->record.object, core_.background());
-  if (!there) {
-    if (there.error().code() != Code::kNotFound) co_return fail(std::move(there).error());
-    version->record.base_etag.clear();
-    version->record.must_be_absent = true;
-    co_return fail(Code::kUnavailable, "the object that this one replaces was deleted");
-  }
-  std::string theirs = decode_attributes(there->metadata).write_id;
-  if (theirs == version->write_id_text()) co_return std::move(*there);
-  if (version->descends_from(theirs)) {
-    version->record.base_etag = there->etag;  // an earlier state of this very file
-    version->record.must_be_absent = false;
-    co_return fail(Code::kUnavailable, "an earlier state of this file was committed");
-  }
-  SHOAL_CO_RETURN_IF_ERROR(co_await move_aside(version));
-  co_return fail(Code::kUnavailable, "another writer changed the object; keeping both");
-}
-
-Task<Status> WriteBack::move_aside(Version version) {
-  std::string from = version->record.object;
-  auto now = std::chrono::floor<std::chrono::seconds>(core_.world.executor.wall_now());
-  StagedRecord record = version->record;
-  record.object = fmt::format("{}.conflict-{}-{:%Y%m%dT%H%M%S}-{}", from, core_.options.name, now,
-                              record.write_id.to_hex().substr(0, 6));
-  record.base_etag.clear();
-  record.must_be_absent = true;
-  if (record.object.size() > kObjectNameBytesMax || leaf_of(record.object).size() > kNameBytesMax) {
-    record.object = std::string(parent_of(from)) + (parent_of(from).empty() ? "" : "/") +
-                    "conflict-" + record.write_id.to_hex();
-  }
-  if (version->small) {
-    // The last close may have let go of the bytes meanwhile.
-    if (!version->bytes) {
-      SHOAL_CO_ASSIGN_OR_RETURN(Buffer stored,
-                                co_await core_.store.read_staged_small(record.write_id));
-      version->bytes = std::make_shared<std::string>(as_text(stored.span()));
-    }
-    std::shared_ptr<std::string> bytes = version->bytes;
-    SHOAL_CO_RETURN_IF_ERROR(co_await core_.store.stage_small(record, as_bytes(*bytes)));
-  } else {
-    SHOAL_CO_RETURN_IF_ERROR(co_await version->file->sync(record));
-  }
-  version->record = std::move(record);
-  renamed(version, from);
-  core_.metrics.conflicts.add();
-  core_.log.error("{} was changed in the origin by somebody else; the local version is kept as {}",
-                  from, version->record.object);
-  callbacks_.conflicted(version, from);
-  co_return Status();
 }
 
 }  // namespace shoal

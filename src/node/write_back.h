@@ -11,11 +11,13 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "node/attributes.h"
 #include "node/node_core.h"
 #include "node/tree.h"
+#include "replication/replicated_version.h"
 
 namespace shoal {
 
@@ -37,6 +39,13 @@ struct StagedVersion {
   bool tried = false;   // an upload began: the origin may have it, or an ancestor
   bool reseal = false;  // recovered: its checksums may have to be made again
 
+  // In a cluster, what other nodes have of it.
+  std::shared_ptr<ReplicatedVersion> replicated;  // shared with running sends; null: nothing
+  std::optional<LedgerRecord> recorded;           // the last record that its owners took
+  std::vector<LedgerRecord> earlier;  // of versions that it replaces, until it has a record itself
+  uint64_t sequence = 0;              // of its records
+  bool ask_ledger = false;            // recovered: there may be a record
+
   // Upload.
   bool committed = false;
   bool dropped = false;  // given up by its owner (unlinked, replaced)
@@ -56,6 +65,7 @@ struct StagedVersion {
 
   uint64_t size() const { return file ? file->size() : bytes ? bytes->size() : record.size; }
   std::string write_id_text() const;
+  WriteName write() const { return {record.write_id, generation}; }
   // Whether `write_id` (text, as in metadata) names this version's earlier state or an ancestor.
   bool descends_from(const std::string& write_id) const;
   void add_ancestor(const StagedVersion& before);
@@ -80,6 +90,12 @@ class UploadHold {
   std::shared_ptr<StagedVersion> version_;  // shared with the write-back; null: nothing held
 };
 
+struct SyncProgress {
+  uint64_t objects_left = 0;
+  uint64_t bytes_left = 0;
+  std::string last_error;
+};
+
 struct BacklogItem {
   std::string object;
   uint64_t size = 0;
@@ -88,7 +104,7 @@ struct BacklogItem {
   std::string last_error;
 };
 
-class WriteBack {
+class WriteBack final : public WriterSide {
  public:
   using Version = std::shared_ptr<StagedVersion>;
   struct Callbacks {
@@ -99,7 +115,7 @@ class WriteBack {
   };
 
   WriteBack(NodeCore& core, Callbacks callbacks);
-  ~WriteBack();
+  ~WriteBack() override;
 
   // Begins the background work, with what the store recovered.
   void start();
@@ -134,6 +150,16 @@ class WriteBack {
   // Forgets it, in memory and in the store. halt() first.
   Task<Status> drop(Version version);
 
+  // --- for other nodes ---
+  Task<std::optional<Local>> find_written(WriteName write) override;
+  bool is_written(const WriteName& write) const override;
+  bool upload_now(const WriteName& write) override;
+  Task<void> keep_replicated() override;
+  // The version can be asked for by its write id from now on.
+  void publish(const Version& version) { by_write_[version->record.write_id] = version; }
+  // It has ended: tells the other nodes, with the etag under which the origin has it (or empty).
+  Task<void> end_records(Version version, std::string etag);
+
   std::vector<BacklogItem> backlog(size_t items_max) const;
   uint64_t objects() const { return by_name_.size(); }
   uint64_t bytes() const;
@@ -145,7 +171,11 @@ class WriteBack {
   Task<void> upload_one(Version version, Permit permit);
   Task<Result<ObjectInfo>> upload(Version version);
   Task<Result<ObjectInfo>> upload_whole(Version version, PutOptions options, Context context);
+  Task<Result<ObjectInfo>> upload_spread(Version version, PutOptions options, Context context);
   Task<Result<ObjectInfo>> upload_blocks(Version version, PutOptions options, Context context);
+  Task<Status> replace_holders(Version version);
+  Task<void> ask_ledger(Version version);
+  Task<Status> resolve_base(Version version);
   Task<Status> send_block(Version version, uint64_t offset, uint64_t length, std::string* id,
                           const std::set<std::string>* there, Context context);
   Task<Result<ObjectInfo>> settle_conflict(Version version);
@@ -157,6 +187,7 @@ class WriteBack {
   NodeCore& core_;
   Callbacks callbacks_;
   std::map<std::string, Version> by_name_;
+  std::unordered_map<Hash128, std::weak_ptr<StagedVersion>> by_write_;
   std::multimap<SteadyTime, Version> queue_;
   std::map<std::string, SteadyTime> late_commits_;  // by object: may still happen until then
   Signal queue_changed_;

@@ -229,6 +229,7 @@ Task<Status> FileSystemImpl::write_locked(Inode& inode, uint64_t offset, ConstBy
         co_await bring_edges(inode, {offset, bytes.size()}, std::max(file->size(), end), context));
     SHOAL_CO_RETURN_IF_ERROR(co_await file->write(offset, bytes));
     inode.size = file->size();
+    note_change(inode, {offset, bytes.size()}, inode.size);
   }
   touch(inode);
   co_return Status();
@@ -267,6 +268,7 @@ Task<Status> FileSystemImpl::resize_locked(Inode& inode, uint64_t size, Context 
   } else {
     SHOAL_CO_RETURN_IF_ERROR(co_await bring_edges(inode, {0, 0}, size, context));
     SHOAL_CO_RETURN_IF_ERROR(co_await inode.content.file->set_size(size));
+    note_resize(inode, size);
   }
   inode.size = size;
   touch(inode);
@@ -283,6 +285,7 @@ Task<Status> FileSystemImpl::zero_locked(Inode& inode, Range range, Context cont
   } else {
     SHOAL_CO_RETURN_IF_ERROR(co_await bring_edges(inode, range, size, context));
     SHOAL_CO_RETURN_IF_ERROR(co_await inode.content.file->zero(range));
+    note_change(inode, range, size);
   }
   touch(inode);
   co_return Status();
@@ -361,6 +364,10 @@ Task<Status> FileSystemImpl::seal(Inode& inode, bool close, Context context) {
   if (WriteBack::Version old = std::exchange(version->supersedes, nullptr)) {
     while (old != nullptr) {
       WriteBack::Version older = std::exchange(old->supersedes, nullptr);
+      // On other nodes the old version stays until they have this one.
+      if (old->recorded) version->earlier.push_back(*std::exchange(old->recorded, std::nullopt));
+      std::ranges::move(old->earlier, std::back_inserter(version->earlier));
+      old->earlier.clear();
       Status dropped = co_await write_back_.drop(old);
       if (!dropped) core_.log.warning("dropping an old version: {}", dropped.error().to_string());
       old = std::move(older);

@@ -341,7 +341,8 @@ Task<void> Client::tell_node(std::string path) {
   Node& node = session_.node;
   switch (random_.below(4)) {
     case 0: {
-      Status status = co_await node.sync(random_.chance(0.5) ? path : home(index_), {}, context());
+      Status status = co_await node.sync(random_.chance(0.5) ? path : home(index_),
+                                         AckLevel::kDurable, {}, context());
       if (!status) tolerate(status.error(), "sync " + path);
       break;
     }

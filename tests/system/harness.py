@@ -143,8 +143,8 @@ class Daemon:
             raise AssertionError(f"shoal status: {out.stderr}\n{self.log()}")
         return json.loads(out.stdout)
 
-    def sync(self, path=None, timeout="60s"):
-        out = subprocess.run([SHOAL, "sync", path or self.mountpoint, "--level", "durable",
+    def sync(self, path=None, timeout="60s", level="durable"):
+        out = subprocess.run([SHOAL, "sync", path or self.mountpoint, "--level", level,
                               "--timeout", timeout], capture_output=True, text=True, timeout=120)
         if out.returncode != 0:
             raise AssertionError(f"shoal sync: {out.stdout}{out.stderr}\n{self.log()}")

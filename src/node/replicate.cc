@@ -1,0 +1,247 @@
+// Replicating: what is written here goes to other nodes before it is acknowledged.
+#include <algorithm>
+
+#include "base/checksum.h"
+#include "base/object_name.h"
+#include "node/file_system_impl.h"
+
+namespace shoal {
+
+namespace {
+
+// Names under which nothing stays: their blocks would be sent to the origin in vain.
+bool looks_temporary(std::string_view leaf) {
+  return leaf.starts_with('.') || leaf.starts_with("tmp") || leaf.ends_with(".tmp") ||
+         leaf.ends_with(".part") || leaf.find(".tmp.") != std::string_view::npos;
+}
+
+}  // namespace
+
+bool FileSystemImpl::replicates() const {
+  return core_.replication != nullptr && core_.options.ack == AckLevel::kReplicated;
+}
+
+LedgerRecord FileSystemImpl::record_of(const StagedVersion& version) const {
+  LedgerRecord record;
+  record.object = record.home = version.record.object;
+  if (version.replicated != nullptr) {
+    record.home = version.replicated->home();
+    record.holders = version.replicated->holders();
+  }
+  record.write = version.write();
+  record.sequence = version.sequence;
+  record.size = version.size();
+  record.base_etag = version.record.base_etag;
+  record.must_be_absent = version.record.must_be_absent;
+  record.sealed = version.record.sealed;
+  record.changed = version.record.changed;
+  record.metadata = version.record.metadata;
+  record.metadata.erase(kAncestorsName);
+  record.metadata["shoalwriteid"] = version.write_id_text();
+  record.writer = core_.replication->self();
+  record.replicas = core_.options.replication.replicas;
+  record.ancestors = version.ancestors;
+  return record;
+}
+
+// Before its first acknowledgement, so that its chunks are not taken for what nobody wants.
+Task<void> FileSystemImpl::announce(WriteBack::Version version) {
+  LedgerRecord record = record_of(*version);
+  record.sealed = false;
+  Status put = co_await core_.replication->put_record(std::move(record), core_.background());
+  if (!put) core_.log.debug("announcing {}: {}", version->record.object, put.error().to_string());
+}
+
+void FileSystemImpl::note_change(Inode& inode, Range range, uint64_t size) {
+  if (!replicates() || inode.staged == nullptr || inode.staged->dropped) return;
+  StagedVersion& version = *inode.staged;
+  if (version.small || !inode.attached()) return;
+  if (version.replicated == nullptr || version.replicated->write() != version.write()) {
+    bool early = !looks_temporary(leaf_of(version.record.object));
+    version.replicated = std::make_shared<ReplicatedVersion>(
+        *core_.replication, version.record.object, version.write(), early);
+    version.replicated->resized(size);
+    write_back_.publish(inode.staged);
+    if (!version.recorded) core_.gate.spawn(announce(inode.staged));
+  }
+  version.replicated->wrote(range, size);
+}
+
+void FileSystemImpl::note_resize(Inode& inode, uint64_t size) {
+  note_change(inode, {std::min(size, inode.size), 0}, size);
+  if (inode.staged && inode.staged->replicated) inode.staged->replicated->resized(size);
+}
+
+// Holds the inode's lock, so nothing changes meanwhile.
+Task<Status> FileSystemImpl::replicate(WriteBack::Version version, Context context) {
+  const WriteName write = version->write();
+  bool sealed = version->record.sealed;
+  if (version->recorded && version->recorded->write == write && !version->modified &&
+      version->recorded->sealed == sealed && version->recorded->size == version->size() &&
+      version->recorded->changed == version->record.changed &&
+      version->recorded->object == version->record.object) {
+    co_return Status();
+  }
+  context = context.tightened(core_.executor(), core_.options.replication.ack_timeout);
+  write_back_.publish(version);
+  bool content = version->small && version->size() <= kLedgerContentMax;
+  if (!content) {
+    if (version->replicated == nullptr || version->replicated->write() != write) {
+      version->replicated = std::make_shared<ReplicatedVersion>(
+          *core_.replication, version->record.object, write, false);
+    }
+    SHOAL_CO_RETURN_IF_ERROR(co_await version->replicated->settle(version->size(), context));
+  }
+  ++version->sequence;
+  LedgerRecord record = record_of(*version);
+  if (content) {
+    if (!version->bytes) {  // the last close let go of them
+      SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes,
+                                co_await core_.store.read_staged_small(version->record.write_id));
+      version->bytes = std::make_shared<std::string>(as_text(bytes.span()));
+    }
+    record.content = *version->bytes;
+    record.holders.clear();
+    record.crc = crc32c(as_bytes(*record.content));
+  } else {
+    uint64_t chunk = core_.options.replication.chunk_bytes;
+    for (uint64_t at = 0; at < record.size; at += chunk) {
+      Range range{at, std::min(chunk, record.size - at)};
+      uint32_t crc = version->small
+                         ? crc32c(as_bytes(*version->bytes).subspan(range.offset, range.length))
+                         : version->file->crc(range);
+      record.chunk_crcs.push_back(crc);
+      record.crc = at == 0 ? crc : crc32c_combine(record.crc, crc, range.length);
+    }
+  }
+  SHOAL_CO_RETURN_IF_ERROR(co_await core_.replication->put_record(record, context));
+  bool degraded = !content && version->replicated->copies() < record.replicas;
+  if (degraded) {
+    core_.replication->metrics().degraded.add();
+    core_.log.warning("{} was acknowledged on {} of {} nodes", record.object,
+                      version->replicated->copies(), record.replicas);
+  }
+  std::vector<LedgerRecord> ended = std::exchange(version->earlier, {});
+  if (version->recorded && version->recorded->write != write) {
+    // The record itself was replaced; the chunks of the generation before are not wanted any more.
+    ended.push_back(*version->recorded);
+  }
+  version->recorded = std::move(record);
+  for (LedgerRecord& old : ended) co_await core_.replication->remove_record(old, "");
+  co_return Status();
+}
+
+Task<Status> FileSystemImpl::replicate_below(std::string path,
+                                             std::function<void(const SyncProgress&)> progress,
+                                             Context context) {
+  std::vector<WriteBack::Version> versions = write_back_.below(path);
+  SyncProgress left;
+  left.objects_left = versions.size();
+  for (const WriteBack::Version& version : versions) left.bytes_left += version->size();
+  for (const WriteBack::Version& version : versions) {
+    if (progress) progress(left);
+    uint64_t size = version->size();
+    Status status = co_await replicate_one(version, context);
+    if (!status) co_return status;
+    --left.objects_left;
+    left.bytes_left -= std::min(left.bytes_left, size);
+  }
+  if (progress) progress({});
+  co_return Status();
+}
+
+Task<Status> FileSystemImpl::replicate_one(WriteBack::Version version, Context context) {
+  if (version->committed || version->dropped) co_return Status();
+  InodeUse keep;
+  Permit permit;
+  if (Inode* inode = version->inode) {
+    keep = InodeUse(tree_, *inode);
+    SHOAL_CO_ASSIGN_OR_RETURN(permit, co_await inode->lock.acquire(1, context));
+    if (version->inode == inode) SHOAL_CO_RETURN_IF_ERROR(co_await seal(*inode, true, context));
+  }
+  if (version->committed || version->dropped) co_return Status();
+  // Recovered after a restart, it may have to be loaded first.
+  if (version->small && !version->bytes) {
+    SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes,
+                              co_await core_.store.read_staged_small(version->record.write_id));
+    version->bytes = std::make_shared<std::string>(as_text(bytes.span()));
+  } else if (!version->small && !version->file) {
+    SHOAL_CO_ASSIGN_OR_RETURN(version->file,
+                              co_await core_.store.find_staged(version->record.write_id));
+  }
+  co_return co_await replicate(version, context);
+}
+
+// The record follows the name. The version is on this node's disk under the new one already.
+Task<void> FileSystemImpl::replicate_renamed(WriteBack::Version version, Context context) {
+  if (core_.replication == nullptr || !version->recorded) co_return;
+  if (version->replicated) version->replicated->renamed(version->record.object);
+  LedgerRecord before = *version->recorded;
+  LedgerRecord record = before;
+  record.object = version->record.object;
+  record.base_etag = version->record.base_etag;
+  record.must_be_absent = version->record.must_be_absent;
+  record.changed = version->record.changed;
+  record.ancestors = version->ancestors;
+  record.sequence = ++version->sequence;
+  context = context.tightened(core_.executor(), core_.options.replication.ack_timeout);
+  Status status;
+  if (version->replicated && version->replicated->write() == record.write) {
+    status = co_await version->replicated->settle(record.size, context);
+    record.holders = version->replicated->holders();
+  }
+  if (status) status = co_await core_.replication->put_record(record, context);
+  if (!status) {
+    // It stays known under its old name, and goes to the origin under the new one.
+    core_.log.warning("{}: other nodes do not know its new name yet: {}", record.object,
+                      status.error().to_string());
+    co_return;
+  }
+  version->recorded = std::move(record);
+  before.holders.clear();  // the chunks are those of the new record
+  co_await core_.replication->remove_record(before, "");
+}
+
+void FileSystemImpl::follow_commit(Inode& inode, const std::string& etag) {
+  std::string path = tree_.path(inode);
+  core_.gate.spawn(rekey(path, inode.etag, path, etag));
+  inode.etag = etag;
+  if (inode.content.fetcher) inode.content.fetcher->renamed(path, etag);
+}
+
+// Whether other nodes have something there that the origin does not have yet.
+Task<Result<bool>> FileSystemImpl::any_waiting_below(ListOptions below, Context context) {
+  if (core_.replication == nullptr) co_return false;
+  SHOAL_CO_ASSIGN_OR_RETURN(ListPage page, co_await core_.lookups->list(below, context));
+  co_return std::ranges::any_of(
+      page.objects, [](const ObjectInfo& object) { return is_unuploaded(object.etag); });
+}
+
+// What another node wrote has to be in the origin before it is changed there.
+Task<Status> FileSystemImpl::await_origin(Inode& inode, Context context) {
+  if (inode.staged != nullptr || !is_unuploaded(inode.etag)) co_return Status();
+  std::string path = tree_.path(inode);
+  auto write = WriteName::parse(inode.etag);
+  SHOAL_CO_RETURN_IF_ERROR(co_await core_.replication->wait_uploaded(path, context));
+  auto etag = write ? co_await core_.replication->resolve(path, *write, context)
+                    : Result<std::string>(fail(Code::kStale, path));
+  if (!etag) co_return fail(Code::kStale, path + " was replaced meanwhile");
+  inode.etag = std::move(*etag);
+  co_return Status();
+}
+
+// The same for a directory: what other nodes wrote there, as far as its owner was told of it.
+Task<Status> FileSystemImpl::await_origin_below(std::string directory, Context context) {
+  if (core_.replication == nullptr) co_return Status();
+  ListOptions below;
+  below.prefix = directory + "/";
+  below.recursive = true;
+  SHOAL_CO_ASSIGN_OR_RETURN(ListPage page, co_await core_.lookups->list(below, context));
+  for (const ObjectInfo& object : page.objects) {
+    if (!is_unuploaded(object.etag) || write_back_.find(object.name) != nullptr) continue;
+    SHOAL_CO_RETURN_IF_ERROR(co_await core_.replication->wait_uploaded(object.name, context));
+  }
+  co_return Status();
+}
+
+}  // namespace shoal

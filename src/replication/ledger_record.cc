@@ -1,0 +1,129 @@
+#include "replication/ledger_record.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+
+#include "base/object_name.h"
+
+namespace shoal {
+
+namespace {
+constexpr uint64_t kObjectBytesMax = uint64_t{1} << 47;
+constexpr size_t kEtagBytesMax = 256;
+constexpr size_t kMetadataMax = 1024;
+constexpr size_t kMetadataBytes = 16 * 1024;
+constexpr size_t kHexDigits = 32;
+constexpr uint32_t kReplicasMax = 5;
+}  // namespace
+
+std::string WriteName::text() const { return fmt::format("{}.{}", id.to_hex(), generation); }
+
+std::optional<WriteName> WriteName::parse(std::string_view text) {
+  if (is_unuploaded(text)) text.remove_prefix(1);
+  if (text.size() < kHexDigits + 2 || text[kHexDigits] != '.') return std::nullopt;
+  Result<Hash128> id = Hash128::from_hex(text.substr(0, kHexDigits));
+  if (!id) return std::nullopt;
+  WriteName name{*id, 0};
+  const char* end = text.data() + text.size();
+  auto [at, error] = std::from_chars(text.data() + kHexDigits + 1, end, name.generation);
+  if (error != std::errc() || at != end) return std::nullopt;
+  return name;
+}
+
+std::string pack_crcs(const std::vector<uint32_t>& crcs) {
+  std::string packed;
+  packed.reserve(crcs.size() * 4);
+  for (uint32_t crc : crcs) {
+    for (unsigned shift = 0; shift < 32; shift += 8) packed += static_cast<char>(crc >> shift);
+  }
+  return packed;
+}
+
+std::vector<uint32_t> unpack_crcs(const std::string& packed) {
+  std::vector<uint32_t> crcs(packed.size() / 4);
+  for (size_t i = 0; i < crcs.size() * 4; ++i) {
+    crcs[i / 4] |= static_cast<uint32_t>(static_cast<uint8_t>(packed[i])) << (8 * (i % 4));
+  }
+  return crcs;
+}
+
+void to_wire(const WriteName& write, wire::WriteBody& body) {
+  body.set_high(write.id.high);
+  body.set_low(write.id.low);
+  body.set_generation(write.generation);
+}
+
+WriteName from_wire(const wire::WriteBody& body) {
+  return {{body.high(), body.low()}, body.generation()};
+}
+
+void to_wire(const LedgerRecord& record, wire::LedgerBody& body) {
+  body.set_object(record.object);
+  to_wire(record.write, *body.mutable_write());
+  body.set_sequence(record.sequence);
+  body.set_size(record.size);
+  body.set_base_etag(record.base_etag);
+  body.set_must_be_absent(record.must_be_absent);
+  body.set_sealed(record.sealed);
+  body.set_changed_ns(record.changed.time_since_epoch().count());
+  for (const auto& [name, value] : record.metadata) {
+    wire::MetadataEntry* entry = body.add_metadata();
+    entry->set_name(name);
+    entry->set_value(value);
+  }
+  body.mutable_writer()->set_high(record.writer.high);
+  body.mutable_writer()->set_low(record.writer.low);
+  for (const NodeId& holder : record.holders) {
+    wire::NodeBody* node = body.add_holders();
+    node->set_high(holder.high);
+    node->set_low(holder.low);
+  }
+  body.set_replicas(record.replicas);
+  body.set_crc(record.crc);
+  body.set_has_content(record.content.has_value());
+  if (record.content) body.set_content(*record.content);
+  body.set_ancestors(record.ancestors);
+  if (record.home != record.object) body.set_home(record.home);
+  body.set_chunk_crcs(pack_crcs(record.chunk_crcs));
+}
+
+Result<LedgerRecord> from_wire(const wire::LedgerBody& body) {
+  LedgerRecord record;
+  record.object = body.object();
+  record.write = from_wire(body.write());
+  record.sequence = body.sequence();
+  record.size = body.size();
+  record.base_etag = body.base_etag();
+  record.must_be_absent = body.must_be_absent();
+  record.sealed = body.sealed();
+  record.changed = WallTime(Duration(body.changed_ns()));
+  size_t bytes = 0;
+  for (const wire::MetadataEntry& entry : body.metadata()) {
+    bytes += entry.name().size() + entry.value().size();
+    record.metadata.emplace(entry.name(), entry.value());
+  }
+  record.writer = {body.writer().high(), body.writer().low()};
+  for (const wire::NodeBody& node : body.holders()) {
+    record.holders.push_back({node.high(), node.low()});
+  }
+  record.replicas = body.replicas();
+  record.crc = body.crc();
+  if (body.has_content()) record.content = body.content();
+  record.ancestors = body.ancestors();
+  record.home = body.home().empty() ? record.object : body.home();
+  record.chunk_crcs = unpack_crcs(body.chunk_crcs());
+  bool possible = validate_object_name(record.object).has_value() &&
+                  validate_object_name(record.home).has_value() && !record.write.id.is_zero() &&
+                  record.size <= kObjectBytesMax && record.base_etag.size() <= kEtagBytesMax &&
+                  record.metadata.size() <= kMetadataMax && bytes <= kMetadataBytes &&
+                  record.holders.size() <= kLedgerHoldersMax && record.replicas >= 1 &&
+                  record.replicas <= kReplicasMax && record.ancestors.size() <= kMetadataBytes &&
+                  (!record.content ||
+                   (record.content->size() == record.size && record.size <= kLedgerContentMax));
+  if (!possible) return fail(Code::kCorrupt, "a ledger record that cannot be");
+  return record;
+}
+
+}  // namespace shoal

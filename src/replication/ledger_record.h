@@ -1,0 +1,70 @@
+// LedgerRecord: what the cluster knows of a version that the origin does not have yet. And the name
+// under which such a version is known: "~" and its write id in place of an ETag.
+//
+// What comes from the wire or the disk is checked here. No I/O; any thread.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/hash.h"
+#include "placement/slot_map.h"
+#include "wire/messages.pb.h"
+#include "world/time.h"
+
+namespace shoal {
+
+// Names one state of one written version: a file that is opened again before its upload keeps its
+// write id and gets the next generation.
+struct WriteName {
+  Hash128 id;
+  uint32_t generation = 0;
+
+  std::string text() const;  // "<32 hex digits>.<generation>", as in the object's metadata
+  std::string etag() const { return "~" + text(); }
+  // The reverse of text() or etag(); nothing if it is neither.
+  static std::optional<WriteName> parse(std::string_view text);
+  auto operator<=>(const WriteName&) const = default;
+};
+
+// Whether an ETag names a version that the origin does not have yet. No origin's ETag looks so.
+inline bool is_unuploaded(std::string_view etag) { return etag.starts_with('~'); }
+
+struct LedgerRecord {
+  std::string object;
+  WriteName write;
+  uint64_t sequence = 0;  // of the records of one generation; the highest counts
+  uint64_t size = 0;
+  std::string base_etag;  // what the commit replaces; may name another un-uploaded version
+  bool must_be_absent = false;
+  bool sealed = false;  // closed by its writer: others see it, it goes to the origin
+  WallTime changed{};
+  std::map<std::string, std::string> metadata;
+  NodeId writer;
+  std::vector<NodeId> holders;         // of chunks, besides the writer; in order of id
+  uint32_t replicas = 1;               // nodes that each byte must be on, the writer's copy counted
+  uint32_t crc = 0;                    // CRC32C of the whole object; sealed ones only
+  std::optional<std::string> content;  // of a small object
+  std::string ancestors;               // write ids (hex, spaces between) that this one follows
+  std::string home;                    // the name that its replicas are under
+  std::vector<uint32_t> chunk_crcs;    // CRC32C of each chunk
+};
+
+// Small objects travel inside their record up to this size; with it a record fits the small tier.
+inline constexpr uint64_t kLedgerContentMax = 192 * 1024;
+inline constexpr size_t kLedgerHoldersMax = 4096;
+
+// Little-endian, four bytes each; a tail that is no whole one is ignored.
+std::string pack_crcs(const std::vector<uint32_t>& crcs);
+std::vector<uint32_t> unpack_crcs(const std::string& packed);
+void to_wire(const WriteName& write, wire::WriteBody& body);
+WriteName from_wire(const wire::WriteBody& body);
+void to_wire(const LedgerRecord& record, wire::LedgerBody& body);
+// kCorrupt when it describes what cannot be.
+Result<LedgerRecord> from_wire(const wire::LedgerBody& body);
+
+}  // namespace shoal

@@ -1,0 +1,166 @@
+#include "replication/ledger.h"
+
+#include <gtest/gtest.h>
+
+#include "base/bytes.h"
+#include "store/test_support.h"
+
+namespace shoal {
+namespace {
+
+LedgerRecord record_of(const std::string& object, uint64_t id, uint32_t generation = 0,
+                       uint64_t sequence = 1) {
+  LedgerRecord record;
+  record.object = record.home = object;
+  record.write = {{7, id}, generation};
+  record.sequence = sequence;
+  record.sealed = true;
+  record.changed = WallTime(std::chrono::seconds(1000 + id));
+  record.writer = {1, 2};
+  record.holders = {{3, 4}, {5, 6}};
+  record.replicas = 2;
+  record.size = 3;
+  record.content = "abc";
+  record.metadata["shoalmode"] = "644";
+  record.chunk_crcs = {1, 0xFFFFFFFF};
+  return record;
+}
+
+TEST(LedgerRecord, names_of_writes) {
+  WriteName name{{0x12, 0x34}, 7};
+  EXPECT_EQ(WriteName::parse(name.text()), name);
+  EXPECT_EQ(WriteName::parse(name.etag()), name);
+  EXPECT_TRUE(is_unuploaded(name.etag()));
+  for (const char* text : {"", "~", "~12.3", "0x8D1", "zz000000000000000000000000000000.1"}) {
+    EXPECT_FALSE(WriteName::parse(text).has_value()) << text;
+  }
+  std::string good = name.text();
+  EXPECT_FALSE(WriteName::parse(good + "x").has_value());
+  EXPECT_FALSE(WriteName::parse(good.substr(0, good.size() - 1)).has_value());
+  EXPECT_FALSE(WriteName::parse(good.substr(0, 33) + "99999999999999999999").has_value());
+}
+
+TEST(LedgerRecord, survives_the_wire) {
+  LedgerRecord record = record_of("a/b", 1);
+  record.home = "a/b.tmp";
+  wire::LedgerBody body;
+  to_wire(record, body);
+  auto back = from_wire(body);
+  ASSERT_TRUE(back.has_value());
+  EXPECT_EQ(back->object, record.object);
+  EXPECT_EQ(back->home, record.home);
+  EXPECT_EQ(back->write, record.write);
+  EXPECT_EQ(back->holders, record.holders);
+  EXPECT_EQ(back->content, record.content);
+  EXPECT_EQ(back->chunk_crcs, record.chunk_crcs);
+  EXPECT_EQ(back->metadata, record.metadata);
+}
+
+TEST(LedgerRecord, refuses_what_cannot_be) {
+  auto refused = [](const std::function<void(wire::LedgerBody&)>& spoil) {
+    wire::LedgerBody body;
+    to_wire(record_of("a", 1), body);
+    spoil(body);
+    auto record = from_wire(body);
+    return !record && record.error().code() == Code::kCorrupt;
+  };
+  EXPECT_TRUE(refused([](auto& body) { body.set_object("../x"); }));
+  EXPECT_TRUE(refused([](auto& body) { body.set_object(""); }));
+  EXPECT_TRUE(refused([](auto& body) { body.set_home("/"); }));
+  EXPECT_TRUE(refused([](auto& body) { body.set_size(UINT64_MAX); }));
+  EXPECT_TRUE(refused([](auto& body) { body.set_size(4); }));  // not the content's
+  EXPECT_TRUE(refused([](auto& body) { body.set_replicas(0); }));
+  EXPECT_TRUE(refused([](auto& body) { body.set_replicas(6); }));
+  EXPECT_TRUE(refused([](auto& body) { body.mutable_write()->Clear(); }));
+  EXPECT_TRUE(refused([](auto& body) { body.set_base_etag(std::string(1000, 'x')); }));
+  EXPECT_FALSE(refused([](auto&) {}));
+}
+
+class LedgerMachine : public StoreMachine {
+ public:
+  Ledger& ledger() {
+    if (ledger_ == nullptr) {
+      ledger_ = std::make_unique<Ledger>(machine.world(), store(), log);
+      EXPECT_TRUE(run(ledger_->load()).has_value());
+    }
+    return *ledger_;
+  }
+  void lose_power() {
+    ledger_ = nullptr;
+    crash(CrashKind::kPowerLoss);
+    EXPECT_TRUE(open().has_value());
+  }
+
+ private:
+  std::unique_ptr<Ledger> ledger_;
+};
+
+TEST(Ledger, keeps_records_over_power_loss) {
+  LedgerMachine m;
+  ASSERT_TRUE(m.open().has_value());
+  ASSERT_TRUE(m.run(m.ledger().put(record_of("a", 1))).has_value());
+  ASSERT_TRUE(m.run(m.ledger().put(record_of("b", 2))).has_value());
+  ASSERT_TRUE(m.run(m.ledger().remove("b", {{7, 2}, 0})).has_value());
+  m.lose_power();
+  EXPECT_EQ(m.ledger().size(), 1u);
+  ASSERT_NE(m.ledger().visible("a"), nullptr);
+  EXPECT_EQ(m.ledger().visible("a")->content, "abc");
+  EXPECT_EQ(m.ledger().visible("b"), nullptr);
+}
+
+TEST(Ledger, the_newest_state_counts) {
+  LedgerMachine m;
+  ASSERT_TRUE(m.open().has_value());
+  ASSERT_TRUE(m.run(m.ledger().put(record_of("a", 1, 1, 5))).has_value());
+  ASSERT_TRUE(m.run(m.ledger().put(record_of("a", 1, 1, 4))).has_value());
+  EXPECT_EQ(m.ledger().find("a").at(0).sequence, 5u);
+  ASSERT_TRUE(m.run(m.ledger().put(record_of("a", 1, 2, 1))).has_value());
+  EXPECT_EQ(m.ledger().find("a").at(0).write.generation, 2u);
+  // The end of an older generation is not that of this one.
+  ASSERT_TRUE(m.run(m.ledger().remove("a", {{7, 1}, 1})).has_value());
+  EXPECT_EQ(m.ledger().size(), 1u);
+  ASSERT_TRUE(m.run(m.ledger().remove("a", {{7, 1}, 2})).has_value());
+  EXPECT_EQ(m.ledger().size(), 0u);
+  // A late request does not bring it back.
+  EXPECT_EQ(code_of(m.run(m.ledger().put(record_of("a", 1, 2, 9)))), Code::kNotFound);
+}
+
+TEST(Ledger, shows_the_version_that_follows) {
+  LedgerMachine m;
+  ASSERT_TRUE(m.open().has_value());
+  LedgerRecord first = record_of("a", 9);
+  LedgerRecord second = record_of("a", 1);  // an older clock, but it names the first
+  second.ancestors = first.write.id.to_hex();
+  LedgerRecord open = record_of("a", 20);
+  open.sealed = false;
+  for (const LedgerRecord& record : {first, second, open}) {
+    ASSERT_TRUE(m.run(m.ledger().put(record)).has_value());
+  }
+  EXPECT_EQ(m.ledger().visible("a")->write, second.write);
+}
+
+TEST(Ledger, lists_records_and_notices_in_order) {
+  LedgerMachine m;
+  ASSERT_TRUE(m.open().has_value());
+  ASSERT_TRUE(m.run(m.ledger().put(record_of("d/b", 1))).has_value());
+  ASSERT_TRUE(m.run(m.ledger().put(record_of("e", 2))).has_value());
+  m.ledger().note(record_of("d/a", 3));
+  m.ledger().note(record_of("d/b", 1));
+  m.ledger().note(record_of("d/c", 4));
+  auto names = [&](const std::string& after, size_t count) {
+    std::vector<std::string> found;
+    for (const LedgerRecord& record : m.ledger().below("d/", after, count)) {
+      found.push_back(record.object);
+      EXPECT_FALSE(record.content.has_value());
+    }
+    return found;
+  };
+  using Names = std::vector<std::string>;
+  EXPECT_EQ(names("", 10), (Names{"d/a", "d/b", "d/c"}));
+  EXPECT_EQ(names("d/a", 1), (Names{"d/b"}));
+  m.ledger().forget_notice("d/c", {{7, 4}, 0});
+  EXPECT_EQ(names("", 10), (Names{"d/a", "d/b"}));
+}
+
+}  // namespace
+}  // namespace shoal

@@ -1,0 +1,471 @@
+#include "replication/replicas.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/checksum.h"
+#include "base/object_name.h"
+#include "replication/replication.h"
+
+namespace shoal {
+
+namespace {
+
+constexpr uint64_t kSizeMax = uint64_t{1} << 47;
+constexpr uint64_t kBlockBytesMax = 4000 * kMiB;
+constexpr int kChunksMax = 4096;
+// In the replica's record: the version's name in the origin.
+constexpr const char* kReplicaName = "shoalname";
+constexpr Duration kOriginLimit = std::chrono::minutes(10);
+
+uint64_t block_length(uint64_t index, uint64_t block_bytes, uint64_t size) {
+  uint64_t begin = index * block_bytes;
+  return begin >= size ? 0 : std::min(block_bytes, size - begin);
+}
+
+}  // namespace
+
+Replicas::Replicas(Replication& replication)
+    : replication_(replication),
+      queued_(replication.executor()),
+      uploads_(replication.executor(), replication.options().upload_blocks_max) {}
+
+Hash128 Replicas::key_of(const std::string& object, const WriteName& write) {
+  return hash_string(object + '\n' + write.text(), 0x4e911ca);
+}
+
+Task<Status> Replicas::load() {
+  Store& store = replication_.parts().store;
+  for (const Store::Staged& staged : store.staged()) {
+    auto mark = staged.record.metadata.find(kReplicaMark);
+    if (staged.small || mark == staged.record.metadata.end()) continue;
+    auto write = WriteName::parse(mark->second);
+    auto file = co_await store.find_staged(staged.record.write_id);
+    if (!write || !file) {
+      replication_.parts().log.error("a replica of {} cannot be used: {}", staged.record.object,
+                                     file ? "its mark is damaged" : file.error().to_string());
+      continue;
+    }
+    auto replica = std::make_shared<Replica>(replication_.executor());
+    replica->object = replica->as_object = staged.record.object;
+    replica->write = *write;
+    replica->file = std::move(*file);
+    auto name = staged.record.metadata.find(kReplicaName);
+    if (name != staged.record.metadata.end()) replica->as_object = name->second;
+    replica->unsynced = replica->synced = 1;
+    replicas_.emplace(key_of(replica->object, *write), std::move(replica));
+  }
+  co_return Status();
+}
+
+void Replicas::start() { replication_.gate().spawn(upload_queued()); }
+
+Replicas::Ref Replicas::find(const std::string& object, const WriteName& write) const {
+  auto found = replicas_.find(key_of(object, write));
+  if (found == replicas_.end() || found->second->ending || found->second->file == nullptr) {
+    return nullptr;
+  }
+  return found->second;
+}
+
+// Finds or makes the replica.
+Task<Result<Replicas::Ref>> Replicas::open(std::string object, WriteName write) {
+  Hash128 key = key_of(object, write);
+  while (true) {
+    auto found = replicas_.find(key);
+    if (found == replicas_.end()) break;
+    Ref replica = found->second;
+    if (replica->ending) co_return fail(Code::kNotFound, object + ": this version has ended");
+    if (replica->file != nullptr) co_return replica;
+    SHOAL_CO_RETURN_IF_ERROR(co_await replica->changed.wait(replication_.limited(kOriginLimit)));
+  }
+  auto replica = std::make_shared<Replica>(replication_.executor());
+  replica->object = replica->as_object = object;
+  replica->write = write;
+  replicas_.emplace(key, replica);
+  StagedRecord record;
+  record.object = object;
+  record.write_id = key;
+  record.base_etag = write.etag();
+  record.partial = true;
+  record.metadata[kReplicaMark] = write.text();
+  auto file = co_await replication_.parts().store.create_staged(std::move(record));
+  if (file) {
+    replica->file = std::move(*file);
+  } else {
+    replicas_.erase(key);
+  }
+  replica->changed.notify_all();
+  if (!file) co_return fail(std::move(file).error());
+  co_return replica;
+}
+
+// Reads one chunk from the member that has it.
+Task<Status> Replicas::bring(Replica& replica, NodeId source, uint64_t chunk, uint64_t size,
+                             Context context) {
+  uint64_t chunk_bytes = replication_.options().chunk_bytes;
+  uint64_t length = block_length(chunk, chunk_bytes, size);
+  if (length == 0) co_return fail(Code::kInvalidArgument, "a chunk past the end of its object");
+  std::shared_ptr<const SlotMap> map = replication_.parts().view.map();
+  const Member* member = map == nullptr ? nullptr : map->find(source);
+  if (member == nullptr) co_return fail(Code::kUnavailable, "the source is no member");
+  std::string address = member->address;
+  auto memory = co_await replication_.memory().acquire(length, context);
+  if (!memory) co_return fail(std::move(memory).error());
+  BufferPool::Lease buffer = replication_.buffers().take(length);
+  wire::ReadRequest request;
+  request.set_object(replica.object);
+  request.set_etag(replica.write.etag());
+  request.set_size(size);
+  request.set_offset(chunk * chunk_bytes);
+  request.set_length(static_cast<uint32_t>(length));
+  request.set_only_cached(true);
+  request.set_no_redirect(true);
+  std::vector<uint32_t> crcs;
+  RpcSink sink{buffer.span(), &crcs};
+  auto answer = co_await replication_.parts().pool.call(
+      address, source, Method::kRead, request.SerializeAsString(), &sink,
+      slot_of_chunk(replica.object, chunk), context);
+  if (!answer) co_return fail(std::move(answer).error());
+  if (sink.arrived < length) co_return fail(Code::kUnavailable, "the answer ended early");
+  SHOAL_CO_RETURN_IF_ERROR(co_await replica.file->write(chunk * chunk_bytes, buffer.span()));
+  ++replica.unsynced;
+  replication_.metrics().replicated_bytes.add(length);
+  co_return Status();
+}
+
+Task<Status> Replicas::sync(Replica& replica, uint64_t size) {
+  uint64_t upto = replica.unsynced;
+  if (replica.synced >= upto && replica.file->size() == size) co_return Status();
+  if (replica.file->size() != size) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await replica.file->set_size(size));
+  }
+  StagedRecord record = replica.file->record();
+  record.metadata[kReplicaName] = replica.as_object;
+  SHOAL_CO_RETURN_IF_ERROR(co_await replica.file->sync(std::move(record)));
+  replica.synced = std::max(replica.synced, upto);
+  co_return Status();
+}
+
+void Replicas::enqueue(const Ref& replica, uint64_t chunk) {
+  replica->blocks[chunk] = {};  // one that is under way is of older bytes: its end changes nothing
+  queue_.emplace_back(replica, chunk);
+  queued_.notify_one();
+}
+
+Task<Result<wire::ReplicateReply>> Replicas::replicate(wire::ReplicateRequest request,
+                                                       Context context) {
+  SHOAL_CO_RETURN_IF_ERROR(validate_object_name(request.object()));
+  WriteName write = from_wire(request.write());
+  if (write.id.is_zero() || request.size() > kSizeMax || request.chunks_size() > kChunksMax ||
+      (request.upload() && request.block_bytes() != replication_.options().chunk_bytes)) {
+    co_return fail(Code::kInvalidArgument, "a replica that cannot be");
+  }
+  SHOAL_CO_ASSIGN_OR_RETURN(Ref replica, co_await open(request.object(), write));
+  Use use(replica);
+  NodeId source{request.source().high(), request.source().low()};
+  for (uint64_t chunk : request.chunks()) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await bring(*replica, source, chunk, request.size(), context));
+    replica->blocks.erase(chunk);
+    if (request.upload()) {
+      replica->block_bytes = request.block_bytes();
+      enqueue(replica, chunk);
+    }
+  }
+  std::string as = request.as_object().empty() ? replica->object : request.as_object();
+  SHOAL_CO_RETURN_IF_ERROR(validate_object_name(as));
+  if (replica->as_object != as) {
+    replica->as_object = std::move(as);
+    replica->blocks.clear();  // those were of another object
+    ++replica->unsynced;
+  }
+  if (request.sync()) SHOAL_CO_RETURN_IF_ERROR(co_await sync(*replica, request.size()));
+  co_return wire::ReplicateReply();
+}
+
+Task<Status> Replicas::read(std::string object, WriteName write, uint64_t offset, ByteSpan into,
+                            std::optional<uint32_t> chunk_crc) {
+  Ref replica = find(object, write);
+  if (replica == nullptr) co_return fail(Code::kNotFound, object + " is not held here");
+  Use use(replica);
+  bool here = offset + into.size() <= replica->file->size() &&
+              replica->file->missing({offset, into.size()}).empty();
+  if (!here) co_return fail(Code::kNotFound, object + ": this part is not held here");
+  if (chunk_crc) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await sync(*replica, replica->file->size()));
+    uint64_t chunk_bytes = replication_.options().chunk_bytes;
+    uint64_t begin = offset / chunk_bytes * chunk_bytes;
+    Range whole{begin, block_length(offset / chunk_bytes, chunk_bytes, replica->file->size())};
+    if (!replica->file->missing(whole).empty() || replica->file->crc(whole) != *chunk_crc) {
+      co_return fail(Code::kNotFound, object + ": older bytes of this part are held here");
+    }
+  }
+  co_return co_await replica->file->read(offset, into);
+}
+
+Task<Result<wire::ReplicaStateReply>> Replicas::state(std::string object, WriteName write) {
+  wire::ReplicaStateReply reply;
+  Ref replica = find(object, write);
+  if (replica == nullptr) co_return reply;
+  Use use(replica);
+  // Its checksums are whole after a sync only.
+  SHOAL_CO_RETURN_IF_ERROR(co_await sync(*replica, replica->file->size()));
+  reply.set_known(true);
+  uint64_t size = replica->file->size();
+  reply.set_size(size);
+  uint64_t chunk_bytes = replication_.options().chunk_bytes;
+  std::string bits((size / chunk_bytes) / 8 + 1, '\0');
+  std::vector<uint32_t> crcs;
+  for (uint64_t chunk = 0; chunk * chunk_bytes < size; ++chunk) {
+    Range range{chunk * chunk_bytes, block_length(chunk, chunk_bytes, size)};
+    if (!replica->file->missing(range).empty()) continue;
+    bits[chunk / 8] = static_cast<char>(bits[chunk / 8] | (1 << (chunk % 8)));
+    crcs.push_back(replica->file->crc(range));
+  }
+  reply.set_crcs(pack_crcs(crcs));
+  reply.set_chunks(std::move(bits));
+  co_return reply;
+}
+
+// Sends one block, with bytes from other nodes where they are not here.
+Task<Status> Replicas::send_block(Replica& replica, uint64_t index, uint64_t size,
+                                  std::set<std::string> there, Context context) {
+  uint64_t revision = replica.blocks[index].revision;
+  uint64_t begin = index * replica.block_bytes;
+  uint64_t length = block_length(index, replica.block_bytes, size);
+  auto memory = co_await replication_.upload_memory().acquire(length, context);
+  if (!memory) co_return fail(std::move(memory).error());
+  BufferPool::Lease buffer = replication_.buffers().take(length);
+  Range range{begin, length};
+  bool here = range.end() <= replica.file->size() && replica.file->missing(range).empty();
+  if (here) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await replica.file->read(begin, buffer.span()));
+    // Promise 2: checked against the checksum of when it entered, before it leaves.
+    if (replica.synced >= replica.unsynced && begin % kPieceBytes == 0 &&
+        crc32c(buffer.span()) != replica.file->crc(range)) {
+      co_return fail(Code::kCorrupt, replica.object + ": a replica does not match its checksum");
+    }
+  } else {
+    SHOAL_CO_RETURN_IF_ERROR(co_await replication_.read(replica.object, replica.write, begin,
+                                                        buffer.span(), {}, context));
+  }
+  std::string id = fmt::format("{:08}", index) + hash_bytes(buffer.span()).to_hex();
+  if (!there.contains(id)) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await replication_.parts().origin.put_block(
+        replica.as_object, id, begin, buffer.span(),
+        context.tightened(replication_.executor(), kOriginLimit)));
+    replication_.metrics().blocks.add();
+  }
+  auto block = replica.blocks.find(index);
+  if (block != replica.blocks.end() && block->second.revision == revision) {
+    block->second.id = std::move(id);
+  }
+  co_return Status();
+}
+
+// Sends what was queued early, so that little is left when the writer closes.
+Task<void> Replicas::upload_queued() {
+  Context context{kNever, &replication_.stopping()};
+  while (true) {
+    if (queue_.empty()) {
+      if (!co_await queued_.wait(context)) co_return;
+      continue;
+    }
+    auto permit = co_await uploads_.acquire(1, context);
+    if (!permit) co_return;
+    if (queue_.empty()) continue;
+    auto [replica, index] = std::move(queue_.front());
+    queue_.pop_front();
+    auto block = replica->blocks.find(index);
+    if (replica->ending || block == replica->blocks.end() ||
+        block->second.state != Block::State::kQueued) {
+      continue;
+    }
+    block->second.state = Block::State::kUploading;
+    block->second.revision = ++replica->revisions;
+    replication_.gate().spawn(upload_early(std::move(replica), index, std::move(*permit)));
+  }
+}
+
+Task<void> Replicas::upload_early(Ref replica, uint64_t index, Permit permit) {
+  Use use(replica);
+  Context context{kNever, &replica->cancel};
+  uint64_t revision = replica->blocks[index].revision;
+  uint64_t size = replica->file->size();
+  uint64_t length = block_length(index, replica->block_bytes, size);
+  Status sent = co_await send_block(*replica, index, size, {}, context);
+  permit.release();
+  auto block = replica->blocks.find(index);
+  if (block != replica->blocks.end() && block->second.revision == revision) {
+    if (sent) {
+      block->second.state = Block::State::kDone;
+      block->second.length = length;
+    } else {
+      replica->blocks.erase(block);  // whoever needs it asks for it
+    }
+  }
+  replica->changed.notify_all();
+}
+
+Task<Status> Replicas::upload_one(Replica& replica, uint64_t index, uint64_t size,
+                                  std::set<std::string> there, std::string* id, Context context) {
+  uint64_t length = block_length(index, replica.block_bytes, size);
+  while (true) {
+    auto block = replica.blocks.find(index);
+    if (block == replica.blocks.end() || block->second.state == Block::State::kQueued) break;
+    if (block->second.state == Block::State::kDone) {
+      if (block->second.length != length) break;
+      *id = block->second.id;
+      co_return Status();
+    }
+    SHOAL_CO_RETURN_IF_ERROR(co_await replica.changed.wait(context));
+  }
+  uint64_t revision = ++replica.revisions;
+  replica.blocks[index] = {Block::State::kUploading, {}, revision, length};
+  auto permit = co_await uploads_.acquire(1, context);
+  Status sent = permit ? co_await send_block(replica, index, size, std::move(there), context)
+                       : Status(fail(std::move(permit).error()));
+  auto block = replica.blocks.find(index);
+  if (block != replica.blocks.end() && block->second.revision == revision) {
+    if (sent) {
+      block->second.state = Block::State::kDone;
+      *id = block->second.id;
+    } else {
+      replica.blocks.erase(block);
+    }
+  } else if (sent) {
+    sent = fail(Code::kConflict, replica.object + " changed while it was sent");
+  }
+  replica.changed.notify_all();
+  co_return sent;
+}
+
+Task<Result<wire::ReplicaUploadReply>> Replicas::upload(wire::ReplicaUploadRequest request,
+                                                        Context context) {
+  SHOAL_CO_RETURN_IF_ERROR(validate_object_name(request.object()));
+  uint64_t block_bytes = request.block_bytes();
+  if (block_bytes == 0 || block_bytes > kBlockBytesMax || block_bytes % kPieceBytes != 0 ||
+      request.size() > kSizeMax || request.blocks_size() > kChunksMax ||
+      request.there_size() > kChunksMax) {
+    co_return fail(Code::kInvalidArgument, "an upload that cannot be");
+  }
+  for (uint64_t index : request.blocks()) {
+    if (index > request.size() / block_bytes ||
+        block_length(index, block_bytes, request.size()) == 0) {
+      co_return fail(Code::kInvalidArgument, "a block past the end of its object");
+    }
+  }
+  Ref replica = find(request.object(), from_wire(request.write()));
+  if (replica == nullptr) co_return fail(Code::kNotFound, request.object() + " is not held here");
+  Use use(replica);
+  wire::ReplicaUploadReply reply;
+  if (request.release()) {
+    for (uint64_t index : request.blocks()) {
+      auto block = replica->blocks.find(index);
+      bool begun = block != replica->blocks.end() && block->second.state != Block::State::kQueued;
+      if (!begun && block != replica->blocks.end()) replica->blocks.erase(block);
+      reply.add_ids(begun ? "begun" : "");
+    }
+    co_return reply;
+  }
+  std::string as = request.as_object().empty() ? request.object() : request.as_object();
+  SHOAL_CO_RETURN_IF_ERROR(validate_object_name(as));
+  if (replica->block_bytes != block_bytes || replica->as_object != as) {
+    replica->blocks.clear();
+    replica->block_bytes = block_bytes;
+    replica->as_object = std::move(as);
+  }
+  std::set<std::string> there(request.there().begin(), request.there().end());
+  std::vector<std::string> ids(static_cast<size_t>(request.blocks_size()));
+  std::vector<Task<Status>> tasks;
+  for (int i = 0; i < request.blocks_size(); ++i) {
+    tasks.push_back(upload_one(*replica, request.blocks(i), request.size(), there,
+                               &ids[static_cast<size_t>(i)], context));
+  }
+  SHOAL_CO_RETURN_IF_ERROR(co_await run_all(replication_.executor(), std::move(tasks),
+                                            replication_.options().upload_blocks_max));
+  for (std::string& id : ids) reply.add_ids(std::move(id));
+  co_return reply;
+}
+
+Task<Result<bool>> Replicas::matches(Replica& replica, uint64_t size, std::vector<uint32_t> crcs) {
+  uint64_t chunk_bytes = replication_.options().chunk_bytes;
+  if (replica.file->size() != size || crcs.size() != (size + chunk_bytes - 1) / chunk_bytes) {
+    co_return false;
+  }
+  SHOAL_CO_RETURN_IF_ERROR(co_await sync(replica, size));
+  for (uint64_t chunk = 0; chunk < crcs.size(); ++chunk) {
+    Range range{chunk * chunk_bytes, block_length(chunk, chunk_bytes, size)};
+    uint64_t missing = 0;
+    for (const Range& part : replica.file->missing(range)) missing += part.length;
+    if (missing == range.length) continue;
+    if (missing > 0 || replica.file->crc(range) != crcs[chunk]) co_return false;
+  }
+  co_return true;
+}
+
+Task<Status> Replicas::end(std::string object, WriteName write, std::string as_object,
+                           std::string etag, uint64_t size, std::vector<uint32_t> crcs) {
+  Hash128 key = key_of(object, write);
+  auto found = replicas_.find(key);
+  if (found == replicas_.end()) co_return Status();
+  Ref replica = found->second;
+  if (replica->ending) co_return Status();
+  replica->ending = true;
+  replica->cancel.request();
+  while (replica->users > 0 || replica->file == nullptr) {
+    Status waited = co_await replica->changed.wait({});
+    SHOAL_ASSERT(waited.has_value());
+    if (replica->file == nullptr && !replicas_.contains(key)) co_return Status();  // never made
+  }
+  Store& store = replication_.parts().store;
+  Status status;
+  if (!etag.empty()) {
+    auto same = co_await matches(*replica, size, std::move(crcs));
+    if (!same || !*same) etag.clear();  // the origin has it
+  }
+  if (status && !etag.empty() && as_object != object) {
+    StagedRecord record = replica->file->record();
+    record.object = as_object;
+    status = co_await replica->file->sync(std::move(record));
+  }
+  if (status) {
+    status = etag.empty() ? co_await store.drop_staged(replica->file)
+                          : co_await store.commit_staged(replica->file, std::move(etag));
+  }
+  if (!status && status.error().code() != Code::kNotFound) {
+    replica->ending = false;
+    replica->cancel.reset();
+    co_return status;
+  }
+  replicas_.erase(key);
+  co_return Status();
+}
+
+std::string Replicas::as_object(const std::string& object, const WriteName& write) const {
+  Ref replica = find(object, write);
+  return replica == nullptr ? object : replica->as_object;
+}
+
+void Replicas::cancel_all() {
+  for (auto& [key, replica] : replicas_) replica->cancel.request();
+}
+
+std::vector<std::pair<std::string, WriteName>> Replicas::list() const {
+  std::vector<std::pair<std::string, WriteName>> result;
+  for (const auto& [key, replica] : replicas_) {
+    if (!replica->ending && replica->file) result.emplace_back(replica->object, replica->write);
+  }
+  return result;
+}
+
+uint64_t Replicas::bytes() const {
+  uint64_t bytes = 0;
+  for (const auto& [key, replica] : replicas_) {
+    if (replica->file) bytes += replica->file->allocated();
+  }
+  return bytes;
+}
+
+}  // namespace shoal

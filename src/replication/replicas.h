@@ -1,0 +1,124 @@
+// Replicas: chunks of versions that other nodes write, kept here until the origin has them. They
+// come by reading from the writer (or from another holder), lie in the store as a partial staged
+// file, and become clean chunks when the version is committed.
+//
+// Shard's thread.
+#pragma once
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "async/sync.h"
+#include "async/task.h"
+#include "replication/ledger_record.h"
+#include "rpc/rpc.h"
+#include "store/store.h"
+#include "wire/messages.pb.h"
+
+namespace shoal {
+
+class Replication;
+
+class Replicas {
+ public:
+  explicit Replicas(Replication& replication);
+
+  // Finds what the store recovered.
+  Task<Status> load();
+  // Background uploads begin.
+  void start();
+
+  Task<Result<wire::ReplicateReply>> replicate(wire::ReplicateRequest request, Context context);
+  // Bytes that are here: kNotFound if not all of the range is, or if its chunk has another
+  // checksum: while the version was written it may have been sent here, and once more to others.
+  Task<Status> read(std::string object, WriteName write, uint64_t offset, ByteSpan into,
+                    std::optional<uint32_t> chunk_crc);
+  // With a checksum of each chunk that is whole.
+  Task<Result<wire::ReplicaStateReply>> state(std::string object, WriteName write);
+  Task<Result<wire::ReplicaUploadReply>> upload(wire::ReplicaUploadRequest request,
+                                                Context context);
+  // The version was committed, as `as_object` under the etag: its chunks become clean ones of that;
+  // or given up (empty etag). Chunks that are not those of the checksums are given up as well.
+  Task<Status> end(std::string object, WriteName write, std::string as_object, std::string etag,
+                   uint64_t size, std::vector<uint32_t> crcs);
+
+  // The name that the version has in the origin, as far as this node was told.
+  std::string as_object(const std::string& object, const WriteName& write) const;
+  // Ends what waits for the origin.
+  void cancel_all();
+
+  // What is held: object and write of each.
+  std::vector<std::pair<std::string, WriteName>> list() const;
+  uint64_t bytes() const;
+  size_t size() const { return replicas_.size(); }
+
+ private:
+  struct Block {
+    enum class State { kQueued, kUploading, kDone };
+    State state = State::kQueued;
+    std::string id;
+    uint64_t revision = 0;  // of the sending that this entry is about
+    uint64_t length = 0;    // as it was sent
+  };
+  struct Replica {
+    explicit Replica(Executor& executor) : changed(executor) {}
+    std::string object;
+    std::string as_object;  // whose blocks `blocks` are
+    WriteName write;
+    FileRef file;           // null while it is being made
+    uint64_t unsynced = 1;  // changes since `synced`
+    uint64_t synced = 0;
+    std::map<uint64_t, Block> blocks;  // of `block_bytes`, by index
+    uint64_t block_bytes = 0;
+    uint64_t revisions = 0;
+    uint32_t users = 0;
+    bool ending = false;
+    Cancel cancel;
+    Signal changed;
+  };
+  using Ref = std::shared_ptr<Replica>;
+  // Counts as a user while it lives.
+  class Use {
+   public:
+    explicit Use(Ref replica) : replica_(std::move(replica)) { ++replica_->users; }
+    Use(Use&& other) noexcept = default;
+    ~Use() {
+      if (replica_ != nullptr && --replica_->users == 0) replica_->changed.notify_all();
+    }
+    Replica* operator->() const { return replica_.get(); }
+    Replica& operator*() const { return *replica_; }
+    const Ref& ref() const { return replica_; }
+
+   private:
+    Ref replica_;
+  };
+
+  static Hash128 key_of(const std::string& object, const WriteName& write);
+  Ref find(const std::string& object, const WriteName& write) const;
+  Task<Result<Ref>> open(std::string object, WriteName write);
+  Task<Status> bring(Replica& replica, NodeId source, uint64_t chunk, uint64_t size,
+                     Context context);
+  Task<Status> sync(Replica& replica, uint64_t size);
+  Task<Status> send_block(Replica& replica, uint64_t index, uint64_t size,
+                          std::set<std::string> there, Context context);
+  Task<void> upload_queued();
+  Task<void> upload_early(Ref replica, uint64_t index, Permit permit);
+  Task<Status> upload_one(Replica& replica, uint64_t index, uint64_t size,
+                          std::set<std::string> there, std::string* id, Context context);
+  // Whether all chunks that are here have these checksums.
+  Task<Result<bool>> matches(Replica& replica, uint64_t size, std::vector<uint32_t> crcs);
+  void enqueue(const Ref& replica, uint64_t chunk);
+
+  Replication& replication_;
+  std::map<Hash128, Ref> replicas_;             // shared with running flows
+  std::deque<std::pair<Ref, uint64_t>> queue_;  // blocks to be sent when nobody waits yet
+  Signal queued_;
+  Semaphore uploads_;
+};
+
+}  // namespace shoal

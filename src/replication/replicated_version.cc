@@ -1,0 +1,275 @@
+#include "replication/replicated_version.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "async/gate.h"
+#include "wire/parse_message.h"
+
+namespace shoal {
+
+namespace {
+constexpr Duration kAvoid = std::chrono::seconds(5);
+constexpr Duration kAgain = std::chrono::milliseconds(100);
+// One chunk, or one sync of a holder; a healthy one needs far less.
+constexpr Duration kSendLimit = std::chrono::seconds(10);
+constexpr Duration kSyncLimit = std::chrono::seconds(20);
+constexpr size_t kSyncsParallel = 64;
+}  // namespace
+
+ReplicatedVersion::ReplicatedVersion(Replication& replication, std::string object, WriteName write,
+                                     bool early_upload)
+    : replication_(replication),
+      home_(std::move(object)),
+      object_(home_),
+      write_(write),
+      early_upload_(early_upload),
+      changed_(replication.executor()) {}
+
+void ReplicatedVersion::renamed(std::string object) {
+  object_ = std::move(object);
+  for (const NodeId& node : holders()) unsynced_.insert(node);
+}
+
+void ReplicatedVersion::resized(uint64_t size) {
+  uint64_t count = (size + chunk_bytes() - 1) / chunk_bytes();
+  uint64_t edge = std::min(size_, size) / chunk_bytes();
+  if (size != size_ && edge < chunks_.size()) ++chunks_[edge].revision;
+  chunks_.resize(count);
+  size_ = size;
+}
+
+void ReplicatedVersion::wrote(Range range, uint64_t size) {
+  if (size != size_) {
+    uint64_t count = (size + chunk_bytes() - 1) / chunk_bytes();
+    if (chunks_.size() < count) chunks_.resize(count);
+    // What was sent of the last chunk as the end of the object ends elsewhere now.
+    uint64_t edge = size_ / chunk_bytes();
+    if (size_ % chunk_bytes() != 0 && size > size_) ++chunks_[edge].revision;
+    size_ = std::max(size_, size);
+  }
+  for (uint64_t c = range.offset / chunk_bytes(); c * chunk_bytes() < range.end(); ++c) {
+    uint64_t from = std::max(range.offset, c * chunk_bytes());
+    uint64_t to = std::min(range.end(), (c + 1) * chunk_bytes());
+    Chunk& chunk = chunks_[c];
+    ++chunk.revision;
+    chunk.filled += to - from;
+    if (chunk.filled >= chunk_bytes()) start_send(c);
+  }
+}
+
+bool ReplicatedVersion::is_good(const NodeId& node) const {
+  if (node == replication_.self() || !replication_.usable(node)) return false;
+  auto found = avoided_.find(node);
+  return found == avoided_.end() || found->second <= replication_.executor().now();
+}
+
+bool ReplicatedVersion::settled(const Chunk& chunk) const {
+  return chunk.sent == chunk.revision &&
+         chunk.holders.size() + 1 >= replication_.options().replicas;
+}
+
+// Who is to hold the chunk, best first: who has it already, then other owners, in zones of their
+// own as far as there are any.
+std::vector<NodeId> ReplicatedVersion::choose(uint64_t chunk) const {
+  std::vector<NodeId> result;
+  for (const NodeId& node : chunks_[chunk].holders) {
+    if (is_good(node)) result.push_back(node);
+  }
+  std::shared_ptr<const SlotMap> map = replication_.parts().view.map();
+  if (map == nullptr) return result;
+  auto zone_of = [&](const NodeId& node) {
+    const Member* member = map->find(node);
+    return member == nullptr ? std::string() : member->zone;
+  };
+  std::set<std::string> zones{zone_of(replication_.self())};
+  for (const NodeId& node : result) zones.insert(zone_of(node));
+  std::vector<NodeId> same_zone;
+  for (const NodeId& node : replication_.candidates(slot_of_chunk(home_, chunk))) {
+    if (!is_good(node) || std::ranges::find(result, node) != result.end()) continue;
+    if (zones.insert(zone_of(node)).second) {
+      result.push_back(node);
+    } else {
+      same_zone.push_back(node);
+    }
+  }
+  result.insert(result.end(), same_zone.begin(), same_zone.end());
+  return result;
+}
+
+void ReplicatedVersion::start_send(uint64_t index) {
+  Chunk& chunk = chunks_[index];
+  chunk.filled = 0;
+  if (chunk.sending || replication_.options().replicas < 2) return;
+  if (!replication_.gate().spawn(send(shared_from_this(), index))) return;
+  chunk.sending = true;
+  ++sending_;
+}
+
+Task<Status> ReplicatedVersion::send_to(NodeId node, NodeId source, uint64_t chunk, bool upload) {
+  wire::ReplicateRequest request;
+  request.set_object(home_);
+  to_wire(write_, *request.mutable_write());
+  request.mutable_source()->set_high(source.high);
+  request.mutable_source()->set_low(source.low);
+  request.set_size(size_);
+  request.add_chunks(chunk);
+  request.set_upload(upload);
+  request.set_block_bytes(chunk_bytes());
+  request.set_as_object(object_);
+  auto answer = co_await replication_.ask(node, Method::kReplicate, request.SerializeAsString(),
+                                          replication_.limited(kSendLimit));
+  if (!answer) co_return fail(std::move(answer).error());
+  co_return Status();
+}
+
+Task<void> ReplicatedVersion::send(std::shared_ptr<ReplicatedVersion> self, uint64_t index) {
+  Replication& replication = self->replication_;
+  {
+    auto permit = co_await replication.sends().acquire(1, replication.limited(kSendLimit * 3));
+    bool wanted = permit && index < self->chunks_.size();
+    size_t copies = replication.options().replicas - 1;
+    uint64_t revision = wanted ? self->chunks_[index].revision : 0;
+    bool whole = (index + 1) * self->chunk_bytes() <= self->size_;
+    std::vector<NodeId> holders;
+    std::vector<NodeId> nodes = wanted ? self->choose(index) : std::vector<NodeId>{};
+    for (const NodeId& node : nodes) {
+      if (holders.size() >= copies) break;
+      NodeId source = holders.empty() ? replication.self() : holders.back();
+      bool upload = holders.empty() && self->early_upload_ && whole;
+      // Before the request: an answer that is lost leaves a chunk there all the same.
+      self->unsynced_.insert(node);
+      Status sent = co_await self->send_to(node, source, index, upload);
+      if (sent) {
+        holders.push_back(node);
+        continue;
+      }
+      self->last_error_ = sent.error().to_string();
+      if (sent.error().code() == Code::kCancelled) break;
+      self->avoided_[node] = replication.executor().now() + kAvoid;
+    }
+    if (wanted && index < self->chunks_.size()) {
+      Chunk& chunk = self->chunks_[index];
+      chunk.holders = std::move(holders);
+      chunk.sent = revision;
+    }
+  }
+  if (index < self->chunks_.size()) self->chunks_[index].sending = false;
+  --self->sending_;
+  self->changed_.notify_all();
+}
+
+void ReplicatedVersion::lost(const NodeId& node) {
+  avoided_[node] = replication_.executor().now() + kAvoid;
+  unsynced_.erase(node);
+  for (Chunk& chunk : chunks_) std::erase(chunk.holders, node);
+}
+
+Task<Status> ReplicatedVersion::sync_holder(NodeId node, Context context) {
+  wire::ReplicateRequest request;
+  request.set_object(home_);
+  to_wire(write_, *request.mutable_write());
+  request.set_size(size_);
+  request.set_sync(true);
+  request.set_as_object(object_);
+  auto answer = co_await replication_.ask(node, Method::kReplicate, request.SerializeAsString(),
+                                          context.tightened(replication_.executor(), kSyncLimit));
+  if (answer) {
+    unsynced_.erase(node);
+  } else {
+    last_error_ = answer.error().to_string();
+    lost(node);
+  }
+  co_return Status();
+}
+
+Task<Status> ReplicatedVersion::sync_all(Context context) {
+  std::set<NodeId> used;
+  for (const Chunk& chunk : chunks_) used.insert(chunk.holders.begin(), chunk.holders.end());
+  std::vector<Task<Status>> tasks;
+  for (const NodeId& node : std::set<NodeId>(unsynced_)) {
+    if (used.contains(node)) {
+      tasks.push_back(sync_holder(node, context));
+    } else {
+      unsynced_.erase(node);  // nothing of it counts
+    }
+  }
+  co_return co_await run_all(replication_.executor(), std::move(tasks), kSyncsParallel);
+}
+
+uint32_t ReplicatedVersion::copies() const {
+  size_t least = replication_.options().replicas - 1;
+  for (const Chunk& chunk : chunks_) {
+    least = std::min(least, chunk.sent == chunk.revision ? chunk.holders.size() : 0);
+  }
+  return static_cast<uint32_t>(least) + 1;
+}
+
+Task<Status> ReplicatedVersion::settle(uint64_t size, Context context) {
+  if (size != size_) resized(size);
+  if (replication_.options().replicas < 2) co_return Status();
+  while (true) {
+    for (Chunk& chunk : chunks_) {
+      std::erase_if(chunk.holders, [&](const NodeId& node) { return !replication_.usable(node); });
+    }
+    for (uint64_t i = 0; i < chunks_.size(); ++i) {
+      if (!settled(chunks_[i])) start_send(i);
+    }
+    while (sending_ > 0) SHOAL_CO_RETURN_IF_ERROR(co_await changed_.wait(context));
+    bool sent = std::ranges::all_of(chunks_, [&](const Chunk& chunk) { return settled(chunk); });
+    if (sent || replication_.options().ack_degraded) {
+      SHOAL_CO_RETURN_IF_ERROR(co_await sync_all(context));
+      sent = std::ranges::all_of(chunks_, [&](const Chunk& chunk) { return settled(chunk); });
+      if (sent || replication_.options().ack_degraded) co_return Status();
+    }
+    Status slept = co_await sleep_for(replication_.executor(), kAgain, context);
+    if (!slept) {
+      co_return fail(slept.error().code() == Code::kDeadlineExceeded ? Code::kUnavailable
+                                                                     : slept.error().code(),
+                     fmt::format("{}: on {} of {} nodes only; {}", home_, copies(),
+                                 replication_.options().replicas,
+                                 last_error_.empty() ? "no other node can take it" : last_error_));
+    }
+  }
+}
+
+std::vector<NodeId> ReplicatedVersion::holders() const {
+  std::set<NodeId> nodes;
+  for (const Chunk& chunk : chunks_) nodes.insert(chunk.holders.begin(), chunk.holders.end());
+  return {nodes.begin(), nodes.end()};
+}
+
+std::vector<NodeId> ReplicatedVersion::holders_of(uint64_t chunk) const {
+  if (chunk >= chunks_.size() || chunks_[chunk].sent != chunks_[chunk].revision) return {};
+  return chunks_[chunk].holders;
+}
+
+Task<void> ReplicatedVersion::find_holders(const LedgerRecord& record, Context context) {
+  resized(record.size);
+  object_ = record.object;
+  for (const NodeId& node : record.holders) {
+    wire::ReplicaStateRequest request;
+    request.set_object(home_);
+    to_wire(write_, *request.mutable_write());
+    auto answer = co_await replication_.ask(node, Method::kReplicaState,
+                                            request.SerializeAsString(), context);
+    if (!answer) continue;
+    auto state = parse_message<wire::ReplicaStateReply>(*answer, "what a replica holds");
+    if (!state || !state->known()) continue;
+    std::vector<uint32_t> crcs = unpack_crcs(state->crcs());
+    size_t next = 0;
+    for (uint64_t c = 0; c < chunks_.size() && c / 8 < state->chunks().size(); ++c) {
+      if (((state->chunks()[c / 8] >> (c % 8)) & 1) == 0) continue;
+      bool same =
+          next < crcs.size() && c < record.chunk_crcs.size() && crcs[next] == record.chunk_crcs[c];
+      ++next;
+      if (!same) continue;
+      Chunk& chunk = chunks_[c];
+      chunk.holders.push_back(node);
+      chunk.sent = chunk.revision;
+    }
+  }
+}
+
+}  // namespace shoal

@@ -1,0 +1,526 @@
+#include "replication/replication.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "async/gate.h"
+#include "base/checksum.h"
+#include "base/object_name.h"
+#include "replication/takeover.h"
+#include "wire/parse_message.h"
+
+namespace shoal {
+
+namespace {
+
+constexpr Duration kAskLimit = std::chrono::seconds(5);
+constexpr Duration kReadLimit = std::chrono::seconds(10);
+constexpr Duration kOriginLimit = std::chrono::seconds(30);
+constexpr Duration kPoll = std::chrono::milliseconds(100);
+
+template <typename Message>
+Result<std::string> serialized(Result<Message> message) {
+  if (!message) return fail(std::move(message).error());
+  return message->SerializeAsString();
+}
+
+// The write id that a commit left in the object's metadata.
+std::optional<WriteName> write_of(const ObjectInfo& info) {
+  auto found = info.metadata.find("shoalwriteid");
+  if (found == info.metadata.end()) return std::nullopt;
+  return WriteName::parse(found->second);
+}
+
+}  // namespace
+
+ReplicationMetrics::ReplicationMetrics(Registry& registry)
+    : replicated_bytes(registry.counter("shoal_replicated_bytes_total",
+                                        "Bytes of other nodes' versions taken in as replicas.")),
+      degraded(registry.counter("shoal_ack_degraded_total",
+                                "Writes acknowledged with fewer replicas than wanted.")),
+      takeovers(registry.counter("shoal_takeovers_total",
+                                 "Versions uploaded in place of a writer that was lost.")),
+      repaired_bytes(registry.counter("shoal_repaired_bytes_total",
+                                      "Bytes copied again because a holder was lost.")),
+      blocks(registry.counter("shoal_replica_blocks_total",
+                              "Blocks sent to the origin for other nodes.")) {}
+
+Replication::Replication(ReplicationParts parts, ReplicationOptions options)
+    : parts_(parts),
+      options_(options),
+      metrics_(parts.registry),
+      buffers_(parts.world.executor),
+      memory_(parts.world.executor, std::max(options.memory / 2, options.chunk_bytes)),
+      upload_memory_(parts.world.executor, std::max(options.memory / 2, options.chunk_bytes)),
+      sends_(parts.world.executor, options.sends_max),
+      ledger_(parts.world, parts.store, parts.log),
+      replicas_(*this),
+      gate_(parts.world.executor) {}
+
+Replication::~Replication() = default;
+
+Task<Status> Replication::start(WriterSide& writer) {
+  writer_ = &writer;
+  SHOAL_CO_RETURN_IF_ERROR(co_await ledger_.load());
+  SHOAL_CO_RETURN_IF_ERROR(co_await replicas_.load());
+  takeover_ = std::make_unique<Takeover>(*this);
+  replicas_.start();
+  takeover_->start();
+  co_return Status();
+}
+
+Task<void> Replication::stop() {
+  stopping_.request();
+  replicas_.cancel_all();
+  co_await gate_.close();
+}
+
+bool Replication::usable(const NodeId& node) const {
+  return node == self() || parts_.view.usable(node);
+}
+
+bool Replication::is_lost(const NodeId& node) const {
+  std::shared_ptr<const SlotMap> map = parts_.view.map();
+  if (map == nullptr || node == self()) return false;
+  const Member* member = map->find(node);
+  return member == nullptr || member->state == MemberState::kDown;
+}
+
+std::vector<NodeId> Replication::candidates(uint32_t slot) const {
+  std::vector<NodeId> result;
+  std::shared_ptr<const SlotMap> map = parts_.view.map();
+  if (map == nullptr) return result;
+  for (uint16_t owner : map->owners_of(slot)) {
+    if (owner == kNoMember) break;
+    result.push_back(map->members[owner].id);
+  }
+  std::vector<std::pair<uint64_t, NodeId>> rest;
+  for (const Member& member : map->members) {
+    if (member.state != MemberState::kUp || std::ranges::find(result, member.id) != result.end()) {
+      continue;
+    }
+    rest.emplace_back(hash_string(member.id.to_hex(), slot).low, member.id);
+  }
+  std::ranges::sort(rest);
+  for (const auto& [rank, id] : rest) result.push_back(id);
+  return result;
+}
+
+Task<Result<std::string>> Replication::ask(NodeId node, Method method, std::string body,
+                                           Context context) {
+  if (node == self()) co_return co_await handle(method, std::move(body), context);
+  std::shared_ptr<const SlotMap> map = parts_.view.map();
+  const Member* member = map == nullptr ? nullptr : map->find(node);
+  if (member == nullptr) co_return fail(Code::kUnavailable, node.to_hex() + " is no member");
+  std::string name = member->name;
+  auto answer = co_await parts_.pool.call(member->address, node, method, std::move(body), nullptr,
+                                          0, context);
+  if (answer) {
+    parts_.view.report(node, true);
+  } else {
+    if (answer.error().code() == Code::kUnavailable) parts_.view.report(node, false);
+    co_return fail(std::move(answer).error().with_context(name));
+  }
+  co_return answer;
+}
+
+Task<Result<std::string>> Replication::handle(Method method, std::string body, Context context) {
+  switch (method) {
+    case Method::kLedgerPut: {
+      SHOAL_CO_ASSIGN_OR_RETURN(auto request,
+                                parse_message<wire::LedgerPutRequest>(body, "a record"));
+      SHOAL_CO_ASSIGN_OR_RETURN(LedgerRecord record, from_wire(request.record()));
+      if (request.notice()) {
+        ledger_.note(std::move(record));
+      } else {
+        SHOAL_CO_RETURN_IF_ERROR(co_await ledger_.put(std::move(record)));
+      }
+      co_return wire::LedgerPutReply().SerializeAsString();
+    }
+    case Method::kLedgerRemove: {
+      SHOAL_CO_ASSIGN_OR_RETURN(auto request,
+                                parse_message<wire::LedgerRemoveRequest>(body, "an end"));
+      SHOAL_CO_RETURN_IF_ERROR(validate_object_name(request.object()));
+      if (request.notice()) {
+        ledger_.forget_notice(request.object(), from_wire(request.write()));
+      } else {
+        SHOAL_CO_RETURN_IF_ERROR(
+            co_await ledger_.remove(request.object(), from_wire(request.write())));
+      }
+      co_return wire::LedgerRemoveReply().SerializeAsString();
+    }
+    case Method::kLedgerGet: {
+      SHOAL_CO_ASSIGN_OR_RETURN(auto request,
+                                parse_message<wire::LedgerGetRequest>(body, "a look-up"));
+      wire::LedgerGetReply reply;
+      for (const LedgerRecord& record : ledger_.find(request.object())) {
+        to_wire(record, *reply.add_records());
+      }
+      co_return reply.SerializeAsString();
+    }
+    default:
+      co_return co_await handle_replica(method, std::move(body), context);
+  }
+}
+
+Task<Result<std::string>> Replication::handle_replica(Method method, std::string body,
+                                                      Context context) {
+  switch (method) {
+    case Method::kReplicate: {
+      SHOAL_CO_ASSIGN_OR_RETURN(auto request,
+                                parse_message<wire::ReplicateRequest>(body, "a replica"));
+      co_return serialized(co_await replicas_.replicate(std::move(request), context));
+    }
+    case Method::kReplicaState: {
+      SHOAL_CO_ASSIGN_OR_RETURN(auto request,
+                                parse_message<wire::ReplicaStateRequest>(body, "a question"));
+      WriteName write = from_wire(request.write());
+      if (writer_->is_written(write)) {
+        wire::ReplicaStateReply reply;
+        reply.set_known(true);
+        co_return reply.SerializeAsString();
+      }
+      co_return serialized(co_await replicas_.state(request.object(), write));
+    }
+    case Method::kReplicaUpload: {
+      SHOAL_CO_ASSIGN_OR_RETURN(auto request,
+                                parse_message<wire::ReplicaUploadRequest>(body, "an upload"));
+      co_return serialized(co_await replicas_.upload(std::move(request), context));
+    }
+    case Method::kReplicaEnd: {
+      SHOAL_CO_ASSIGN_OR_RETURN(auto request,
+                                parse_message<wire::ReplicaEndRequest>(body, "an end"));
+      SHOAL_CO_RETURN_IF_ERROR(validate_object_name(request.object()));
+      std::string as = request.as_object().empty() ? request.object() : request.as_object();
+      SHOAL_CO_RETURN_IF_ERROR(validate_object_name(as));
+      SHOAL_CO_RETURN_IF_ERROR(co_await replicas_.end(request.object(), from_wire(request.write()),
+                                                      std::move(as), request.etag(), request.size(),
+                                                      unpack_crcs(request.crcs())));
+      co_return wire::ReplicaEndReply().SerializeAsString();
+    }
+    case Method::kUploadNow: {
+      SHOAL_CO_ASSIGN_OR_RETURN(auto request,
+                                parse_message<wire::UploadNowRequest>(body, "a request"));
+      wire::UploadNowReply reply;
+      reply.set_known(writer_->upload_now(from_wire(request.write())));
+      co_return reply.SerializeAsString();
+    }
+    default:
+      co_return fail(Code::kNotSupported, "not a method of replication");
+  }
+}
+
+// --- records ---
+
+Task<Status> Replication::tell(NodeId node, const LedgerRecord& record, Context context) {
+  wire::LedgerPutRequest request;
+  to_wire(record, *request.mutable_record());
+  auto answer = co_await ask(node, Method::kLedgerPut, request.SerializeAsString(),
+                             context.tightened(executor(), kAskLimit));
+  if (!answer) co_return fail(std::move(answer).error());
+  co_return Status();
+}
+
+namespace {
+Task<Status> note_success(Task<Status> work, uint32_t* successes, std::string* error) {
+  Status status = co_await std::move(work);
+  if (status) {
+    ++*successes;
+  } else {
+    *error = status.error().to_string();
+  }
+  co_return Status();
+}
+}  // namespace
+
+Task<Status> Replication::put_record(LedgerRecord record, Context context) {
+  std::vector<NodeId> nodes = candidates(slot_of_object(record.object));
+  uint32_t stored = 0;
+  std::string error = "no other node can be reached";
+  size_t next = 0;
+  while (stored < record.replicas && next < nodes.size()) {
+    std::vector<Task<Status>> tasks;
+    for (; next < nodes.size() && stored + tasks.size() < record.replicas; ++next) {
+      if (!usable(nodes[next])) continue;
+      tasks.push_back(note_success(tell(nodes[next], record, context), &stored, &error));
+    }
+    size_t count = tasks.size();
+    if (count == 0) break;
+    SHOAL_CO_RETURN_IF_ERROR(co_await run_all(executor(), std::move(tasks), count));
+    SHOAL_CO_RETURN_IF_ERROR(context.check(executor()));
+  }
+  if (stored < record.replicas && !(options_.ack_degraded && stored > 0)) {
+    co_return fail(Code::kUnavailable, fmt::format("{}: its record is on {} of {} nodes; {}",
+                                                   record.object, stored, record.replicas, error));
+  }
+  // Best effort: listings of other nodes show the name a little later without it.
+  if (record.sealed) {
+    std::string directory(parent_of(record.object));
+    std::vector<NodeId> owners =
+        candidates(slot_of_object(directory.empty() ? "" : directory + "/"));
+    auto owner = std::ranges::find_if(owners, [&](const NodeId& node) { return usable(node); });
+    if (owner != owners.end()) {
+      wire::LedgerPutRequest request;
+      record.content.reset();
+      to_wire(record, *request.mutable_record());
+      request.mutable_record()->clear_chunk_crcs();
+      request.set_notice(true);
+      auto told = co_await ask(*owner, Method::kLedgerPut, request.SerializeAsString(),
+                               context.tightened(executor(), kAskLimit));
+      static_cast<void>(told);
+    }
+  }
+  co_return Status();
+}
+
+Task<void> Replication::end_at(NodeId node, Method method, std::string body) {
+  auto answer = co_await ask(node, method, std::move(body), limited(kAskLimit));
+  if (!answer && answer.error().code() != Code::kUnavailable) {
+    parts_.log.debug("telling the end of a version: {}", answer.error().to_string());
+  }
+}
+
+Task<void> Replication::remove_record(LedgerRecord record, std::string etag) {
+  std::vector<Task<Status>> tasks;
+  auto spawn = [&](NodeId node, Method method, std::string body) {
+    gate_.spawn(end_at(node, method, std::move(body)));
+  };
+  wire::ReplicaEndRequest end;
+  end.set_object(record.home);
+  end.set_as_object(record.object);
+  to_wire(record.write, *end.mutable_write());
+  end.set_etag(etag);
+  end.set_size(record.size);
+  end.set_crcs(pack_crcs(record.chunk_crcs));
+  for (const NodeId& node : record.holders) {
+    if (usable(node)) spawn(node, Method::kReplicaEnd, end.SerializeAsString());
+  }
+  wire::LedgerRemoveRequest remove;
+  remove.set_object(record.object);
+  to_wire(record.write, *remove.mutable_write());
+  std::vector<NodeId> nodes = candidates(slot_of_object(record.object));
+  size_t asked = 0;
+  for (const NodeId& node : nodes) {
+    if (asked >= told_of_end(record)) break;
+    if (!usable(node)) continue;
+    ++asked;
+    spawn(node, Method::kLedgerRemove, remove.SerializeAsString());
+  }
+  std::string directory(parent_of(record.object));
+  remove.set_notice(true);
+  for (const NodeId& node : candidates(slot_of_object(directory.empty() ? "" : directory + "/"))) {
+    if (!usable(node)) continue;
+    spawn(node, Method::kLedgerRemove, remove.SerializeAsString());
+    break;
+  }
+  co_return;
+}
+
+Task<Result<std::vector<LedgerRecord>>> Replication::get_records(std::string object,
+                                                                 Context context) {
+  wire::LedgerGetRequest request;
+  request.set_object(object);
+  std::vector<LedgerRecord> records;
+  bool answered = false;
+  size_t asked = 0;
+  for (const NodeId& node : candidates(slot_of_object(object))) {
+    if (asked > options_.replicas) break;
+    if (!usable(node)) continue;
+    ++asked;
+    auto answer = co_await ask(node, Method::kLedgerGet, request.SerializeAsString(),
+                               context.tightened(executor(), kAskLimit));
+    if (!answer) continue;
+    auto reply = parse_message<wire::LedgerGetReply>(*answer, "records");
+    if (!reply) continue;
+    answered = true;
+    for (const wire::LedgerBody& body : reply->records()) {
+      auto record = from_wire(body);
+      if (!record || record->object != object) continue;
+      auto same = std::ranges::find_if(
+          records, [&](const LedgerRecord& r) { return r.write.id == record->write.id; });
+      if (same == records.end()) {
+        records.push_back(std::move(*record));
+      } else if (std::pair(same->write.generation, same->sequence) <
+                 std::pair(record->write.generation, record->sequence)) {
+        *same = std::move(*record);
+      }
+    }
+    if (!records.empty()) break;
+  }
+  if (!answered) co_return fail(Code::kUnavailable, object + ": no owner of its record answers");
+  co_return records;
+}
+
+// --- bytes ---
+
+Task<Status> Replication::serve(std::string object, WriteName write, Range range,
+                                std::optional<uint32_t> chunk_crc, RpcResponder& responder,
+                                Context context) {
+  auto memory = co_await memory_.acquire(range.length, context);
+  if (!memory) co_return fail(std::move(memory).error());
+  BufferPool::Lease buffer = buffers_.take(range.length);
+  auto local = co_await writer_->find_written(write);
+  if (local && local->small) {
+    if (range.end() > local->small->size()) co_return fail(Code::kNotFound, object + " is shorter");
+    std::memcpy(buffer.data(), local->small->data() + range.offset, range.length);
+  } else if (local) {
+    if (range.end() > local->file->size() || !local->file->missing(range).empty()) {
+      co_return fail(Code::kNotFound, object + ": this part is not here");
+    }
+    SHOAL_CO_RETURN_IF_ERROR(co_await local->file->read(range.offset, buffer.span()));
+  } else if (Status held =
+                 co_await replicas_.read(object, write, range.offset, buffer.span(), chunk_crc);
+             !held) {
+    if (held.error().code() != Code::kNotFound) co_return held;
+    bool found = false;
+    for (const LedgerRecord& record : ledger_.find(object)) {
+      if (record.write != write || !record.content || range.end() > record.content->size())
+        continue;
+      std::memcpy(buffer.data(), record.content->data() + range.offset, range.length);
+      found = true;
+    }
+    if (!found) co_return held;
+  }
+  std::vector<uint32_t> crcs;
+  ConstByteSpan bytes = buffer.span();
+  for (uint64_t at = 0; at < bytes.size(); at += kPieceBytes) {
+    crcs.push_back(crc32c(bytes.subspan(at, std::min(kPieceBytes, bytes.size() - at))));
+  }
+  co_return co_await responder.send(0, bytes, crcs);
+}
+
+Task<Status> Replication::read_from_nodes(const std::string& object, WriteName write,
+                                          uint64_t offset, ByteSpan into,
+                                          const std::function<void(uint64_t)>& progress,
+                                          const std::vector<LedgerRecord>& records,
+                                          Context context) {
+  std::string home = object;
+  std::vector<NodeId> nodes;
+  uint64_t size = offset + into.size();
+  uint64_t chunk = offset / options_.chunk_bytes;
+  std::vector<uint32_t> crcs;
+  for (const LedgerRecord& record : records) {
+    if (record.write != write) continue;
+    if (record.sealed) crcs = record.chunk_crcs;
+    home = record.home;
+    size = std::max(size, record.size);
+    nodes.push_back(record.writer);
+    // Who owns the chunk first: most likely it holds it.
+    for (const NodeId& owner : candidates(slot_of_chunk(home, chunk))) {
+      if (std::ranges::find(record.holders, owner) != record.holders.end()) nodes.push_back(owner);
+    }
+    for (const NodeId& owner : candidates(slot_of_object(object))) {
+      if (record.content && nodes.size() <= record.replicas + 1) nodes.push_back(owner);
+    }
+  }
+  Status status = fail(Code::kNotFound, object + ": nobody holds this part");
+  // Ranges of one request lie in one chunk.
+  for (uint64_t at = 0; at < into.size();) {
+    chunk = (offset + at) / options_.chunk_bytes;
+    uint64_t chunk_end = (chunk + 1) * options_.chunk_bytes;
+    std::optional<uint32_t> chunk_crc;
+    if (chunk < crcs.size()) chunk_crc = crcs[chunk];
+    ByteSpan part = into.subspan(at, std::min<uint64_t>(into.size() - at, chunk_end - offset - at));
+    status = co_await replicas_.read(home, write, offset + at, part, chunk_crc);
+    for (const NodeId& node : nodes) {
+      if (status) break;
+      std::shared_ptr<const SlotMap> map = parts_.view.map();
+      const Member* member = node == self() || map == nullptr ? nullptr : map->find(node);
+      if (member == nullptr || !usable(node)) continue;
+      wire::ReadRequest request;
+      request.set_object(home);
+      request.set_etag(write.etag());
+      request.set_size(size);
+      request.set_offset(offset + at);
+      request.set_length(static_cast<uint32_t>(part.size()));
+      request.set_only_cached(true);
+      request.set_no_redirect(true);
+      if (chunk_crc) request.set_chunk_crc(*chunk_crc);
+      RpcSink sink{part};
+      auto answer = co_await parts_.pool.call(
+          member->address, node, Method::kRead, request.SerializeAsString(), &sink,
+          slot_of_chunk(home, chunk), context.tightened(executor(), kReadLimit));
+      if (answer && sink.arrived == part.size()) {
+        status = Status();
+      } else if (!answer) {
+        status = fail(std::move(answer).error());
+      }
+    }
+    if (!status) co_return status;
+    at += part.size();
+    if (progress) progress(at);
+  }
+  co_return Status();
+}
+
+Task<Status> Replication::read(std::string object, WriteName write, uint64_t offset, ByteSpan into,
+                               std::function<void(uint64_t)> progress, Context context) {
+  Status status;
+  bool looked = false;
+  while (true) {
+    auto records = co_await get_records(object, context);
+    bool listed = records && std::ranges::any_of(*records, [&](const LedgerRecord& record) {
+                    return record.write == write;
+                  });
+    if (listed) {
+      status = co_await read_from_nodes(object, write, offset, into, progress, *records, context);
+      if (status || status.error().code() == Code::kCancelled) co_return status;
+    }
+    // It may be in the origin by now.
+    auto etag = co_await resolve(object, write, context);
+    if (etag) {
+      co_return co_await parts_.origin.read(object, *etag, offset, into, std::move(progress),
+                                            context);
+    }
+    if (records && !listed && looked &&
+        (etag.error().code() == Code::kNotFound || etag.error().code() == Code::kConflict)) {
+      co_return fail(Code::kStale, object + ": this version is gone");
+    }
+    looked = records.has_value() && !listed;  // a commit may have been between the two questions
+    Status slept = co_await sleep_for(executor(), kPoll, context);
+    if (!slept) co_return status ? slept : status;
+  }
+}
+
+Task<Result<std::string>> Replication::resolve(std::string object, WriteName write,
+                                               Context context) {
+  SHOAL_CO_ASSIGN_OR_RETURN(
+      ObjectInfo info,
+      co_await parts_.origin.head(object, context.tightened(executor(), kOriginLimit)));
+  auto there = write_of(info);
+  if (there && *there == write) co_return info.etag;
+  co_return fail(Code::kConflict, object + ": the origin has another version");
+}
+
+Task<Status> Replication::wait_uploaded(std::string object, Context context) {
+  std::string why;
+  while (true) {
+    auto records = co_await get_records(object, context);
+    if (!records) co_return fail(std::move(records).error());
+    bool waiting = false;
+    for (const LedgerRecord& record : *records) {
+      if (!record.sealed) continue;
+      waiting = true;
+      wire::UploadNowRequest request;
+      request.set_object(object);
+      to_wire(record.write, *request.mutable_write());
+      auto asked = co_await ask(record.writer, Method::kUploadNow, request.SerializeAsString(),
+                                context.tightened(executor(), kAskLimit));
+      if (!asked) why = asked.error().to_string();
+    }
+    if (!waiting) co_return Status();
+    Status slept = co_await sleep_for(executor(), kPoll, context);
+    if (!slept) {
+      co_return fail(Code::kUnavailable,
+                     object + ": another node's version of it is not in the origin yet; " + why);
+    }
+  }
+}
+
+Replication::Stats Replication::stats() const {
+  return {ledger_.size(), replicas_.size(), replicas_.bytes(), metrics_.degraded.value() > 0,
+          last_error_};
+}
+
+}  // namespace shoal

@@ -1,0 +1,176 @@
+// Replication: versions that the origin does not have yet, on more nodes than the one that writes
+// them. A node takes part in three roles: it keeps ledger records of objects whose slots it owns
+// (ledger.h), chunks of other nodes' versions (replicas.h), and for what it writes itself it sees
+// to both and to the upload by all who hold chunks (replicated_version.h, spread_upload.h). When
+// the writer is lost, the owner of the record takes its place (takeover.h).
+//
+// Shard's thread. Owned by the node; everything it is given outlives it.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "async/buffer_pool.h"
+#include "async/gate.h"
+#include "async/sync.h"
+#include "membership/membership.h"
+#include "observe/metrics.h"
+#include "origin/origin.h"
+#include "replication/ledger.h"
+#include "replication/replicas.h"
+#include "rpc/rpc.h"
+
+namespace shoal {
+
+struct ReplicationOptions {
+  uint32_t replicas = 2;      // nodes that acknowledged bytes are on, the writer's counted; 1 to 5
+  bool ack_degraded = false;  // acknowledge with fewer when no more can be reached
+  Duration ack_timeout = std::chrono::seconds(30);  // a writer waits so long for its replicas
+  uint64_t chunk_bytes = 8 * kMiB;
+  uint64_t memory = 256 * kMiB;     // of buffers for chunks on their way
+  uint32_t sends_max = 16;          // chunks of all versions on their way to holders
+  uint32_t upload_blocks_max = 16;  // blocks that this node sends to the origin for others
+  Duration check_period = std::chrono::seconds(2);  // looks after records and replicas
+};
+
+struct ReplicationMetrics {
+  explicit ReplicationMetrics(Registry& registry);
+  Counter& replicated_bytes;  // of other nodes' versions, taken in
+  Counter& degraded;          // acknowledgements with fewer replicas than wanted
+  Counter& takeovers;         // versions uploaded for writers that were lost
+  Counter& repaired_bytes;    // copied again because a holder was lost
+  Counter& blocks;            // blocks sent to the origin for other nodes
+};
+
+// What this node itself is writing; the node implements it.
+class WriterSide {
+ public:
+  virtual ~WriterSide() = default;
+  struct Local {
+    FileRef file;                        // or
+    std::shared_ptr<std::string> small;  // the whole content
+  };
+  // The bytes of a version that this node writes or is to upload; nothing if it does not know it.
+  virtual Task<std::optional<Local>> find_written(WriteName write) = 0;
+  virtual bool is_written(const WriteName& write) const = 0;
+  // Somebody waits for it. False: not known here.
+  virtual bool upload_now(const WriteName& write) = 0;
+  // Looks whether what waits is still on enough nodes, and sees to it.
+  virtual Task<void> keep_replicated() = 0;
+};
+
+struct ReplicationParts {
+  World& world;
+  Store& store;
+  Origin& origin;
+  RpcPool& pool;
+  ClusterView& view;
+  Registry& registry;
+  const Log& log;
+};
+
+class Replication {
+ public:
+  Replication(ReplicationParts parts, ReplicationOptions options);
+  ~Replication();
+
+  // Reads what the store recovered; then the watch over it begins.
+  Task<Status> start(WriterSide& writer);
+  // Ends every flow. Nothing is lost by it.
+  Task<void> stop();
+
+  // The methods kLedgerPut to kUploadNow.
+  Task<Result<std::string>> handle(Method method, std::string body, Context context);
+  // Serves a peer's read of an un-uploaded version from what this node has staged of it. kNotFound:
+  // not all of the range is here.
+  Task<Status> serve(std::string object, WriteName write, Range range,
+                     std::optional<uint32_t> chunk_crc, RpcResponder& responder, Context context);
+  // Reads from whoever holds the bytes; when the version has been uploaded meanwhile, from the
+  // origin. kStale: it is gone. `progress` as in Origin::read.
+  Task<Status> read(std::string object, WriteName write, uint64_t offset, ByteSpan into,
+                    std::function<void(uint64_t)> progress, Context context);
+  // Waits until the origin has the newest version of the object; at once if none is waiting.
+  // Answers what the origin then says of it.
+  Task<Status> wait_uploaded(std::string object, Context context);
+  // The origin's ETag of a version that was un-uploaded: for what was made on top of it. kNotFound:
+  // not there yet; kConflict: the origin has something else.
+  Task<Result<std::string>> resolve(std::string object, WriteName write, Context context);
+
+  // --- records ---
+  // On the first owners of the object's slot that can be reached, as many as the record wants (all
+  // there are with `ack_degraded`). kUnavailable names how many took it.
+  Task<Status> put_record(LedgerRecord record, Context context);
+  // From wherever it may be; who cannot be reached finds out by itself.
+  Task<void> remove_record(LedgerRecord record, std::string etag);
+  // So many of the candidates hear of its end: somebody further back may have the record if the
+  // first could not be reached at the time.
+  static size_t told_of_end(const LedgerRecord& record) { return size_t{record.replicas} + 2; }
+  // Records of the object that its owners have. kUnavailable: none of them answered.
+  Task<Result<std::vector<LedgerRecord>>> get_records(std::string object, Context context);
+
+  // --- for the parts of this room ---
+  // A request to a member, or to this node itself.
+  Task<Result<std::string>> ask(NodeId node, Method method, std::string body, Context context);
+  bool usable(const NodeId& node) const;
+  // Down in the map, or not in it any more.
+  bool is_lost(const NodeId& node) const;
+  // Owners of the slot first, then all other members in an order of their own for each slot.
+  std::vector<NodeId> candidates(uint32_t slot) const;
+  const NodeId& self() const { return parts_.view.self(); }
+  ReplicationParts& parts() { return parts_; }
+  const ReplicationOptions& options() const { return options_; }
+  ReplicationMetrics& metrics() { return metrics_; }
+  Ledger& ledger() { return ledger_; }
+  Replicas& replicas() { return replicas_; }
+  WriterSide& writer() { return *writer_; }
+  BufferPool& buffers() { return buffers_; }
+  Semaphore& memory() { return memory_; }
+  Semaphore& upload_memory() { return upload_memory_; }
+  Semaphore& sends() { return sends_; }
+  Gate& gate() { return gate_; }
+  Cancel& stopping() { return stopping_; }
+  Executor& executor() { return parts_.world.executor; }
+  Context limited(Duration limit) {
+    Context context = Context::within(executor(), limit);
+    context.cancel = &stopping_;
+    return context;
+  }
+
+  struct Stats {
+    size_t records = 0;
+    size_t replicas = 0;
+    uint64_t replica_bytes = 0;
+    bool degraded = false;  // something was acknowledged with fewer replicas, and still waits
+    std::string last_error;
+  };
+  Stats stats() const;
+  void note_error(std::string text) { last_error_ = std::move(text); }
+
+ private:
+  Task<Result<std::string>> handle_replica(Method method, std::string body, Context context);
+  Task<Status> read_from_nodes(const std::string& object, WriteName write, uint64_t offset,
+                               ByteSpan into, const std::function<void(uint64_t)>& progress,
+                               const std::vector<LedgerRecord>& records, Context context);
+  Task<Status> tell(NodeId node, const LedgerRecord& record, Context context);
+  Task<void> end_at(NodeId node, Method method, std::string body);
+
+  ReplicationParts parts_;
+  const ReplicationOptions options_;
+  ReplicationMetrics metrics_;
+  BufferPool buffers_;
+  Semaphore memory_;         // for chunks that come in
+  Semaphore upload_memory_;  // for blocks that go to the origin, which may be slow
+  Semaphore sends_;
+  Ledger ledger_;
+  Replicas replicas_;
+  WriterSide* writer_ = nullptr;
+  Gate gate_;
+  Cancel stopping_;
+  std::string last_error_;
+  std::unique_ptr<class Takeover> takeover_;
+};
+
+}  // namespace shoal

@@ -1,0 +1,441 @@
+#include "replication/takeover.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "async/gate.h"
+#include "base/checksum.h"
+#include "base/object_name.h"
+#include "replication/spread_upload.h"
+#include "wire/parse_message.h"
+
+namespace shoal {
+
+namespace {
+
+constexpr Duration kAskLimit = std::chrono::seconds(5);
+constexpr Duration kCopyLimit = std::chrono::seconds(20);
+constexpr Duration kOriginLimit = std::chrono::minutes(10);
+constexpr Duration kNoticePeriod = Ledger::kNoticeTtl / 3;
+constexpr Duration kCheckPeriod = std::chrono::seconds(20);
+// A writer's first record comes soon after its first chunk.
+constexpr Duration kReplicaYoung = std::chrono::seconds(60);
+constexpr size_t kParallel = 16;
+constexpr uint64_t kWholePutMax = 8 * kMiB;
+
+Condition condition_of(const LedgerRecord& record) {
+  if (!record.base_etag.empty()) return Condition::match(record.base_etag);
+  if (record.must_be_absent) return Condition::absent();
+  return Condition::none();
+}
+
+// The id that the commit leaves in the object. What was only synced is an earlier state of whatever
+// its writer, should it live, makes of it under the same name: never to be taken for that.
+std::string commit_id_of(const LedgerRecord& record) {
+  return record.write.text() + (record.sealed ? "" : ".synced");
+}
+
+Task<Status> as_status(Task<void> work) {
+  co_await std::move(work);
+  co_return Status();
+}
+
+}  // namespace
+
+Takeover::Takeover(Replication& replication) : replication_(replication) {}
+
+void Takeover::start() { replication_.gate().spawn(run()); }
+
+bool Takeover::is_mine(const LedgerRecord& record) const {
+  for (const NodeId& node : replication_.candidates(slot_of_object(record.object))) {
+    if (node == replication_.self()) return true;
+    if (replication_.usable(node)) return false;
+  }
+  return false;
+}
+
+Task<void> Takeover::run() {
+  Context context{kNever, &replication_.stopping()};
+  while (true) {
+    Status slept =
+        co_await sleep_for(replication_.executor(), replication_.options().check_period, context);
+    if (!slept) co_return;
+    co_await replication_.writer().keep_replicated();
+    std::vector<LedgerRecord> records = replication_.ledger().all();
+    auto replicas = replication_.replicas().list();
+    std::set<std::string> known;
+    std::vector<Task<Status>> tasks;
+    for (LedgerRecord& record : records) {
+      known.insert(record.object + '\n' + record.write.text());
+      tasks.push_back(as_status(look_at_record(std::move(record))));
+    }
+    for (auto& [object, write] : replicas) {
+      known.insert(object + "\nr" + write.text());
+      tasks.push_back(as_status(look_at_replica(std::move(object), write)));
+    }
+    Status looked = co_await run_all(replication_.executor(), std::move(tasks), kParallel);
+    static_cast<void>(looked);
+    std::erase_if(seen_, [&](const auto& entry) { return !known.contains(entry.first); });
+  }
+}
+
+// Others of the first owners get the record too; who is none of them any more lets go of it.
+Task<void> Takeover::follow_slot(const LedgerRecord& record, Seen& seen) {
+  std::shared_ptr<const SlotMap> map = replication_.parts().view.map();
+  if (map == nullptr || seen.map_version == map->version) co_return;
+  std::vector<NodeId> nodes;
+  for (const NodeId& node : replication_.candidates(slot_of_object(record.object))) {
+    if (nodes.size() < record.replicas && replication_.usable(node)) nodes.push_back(node);
+  }
+  bool all = true;
+  bool self = false;
+  wire::LedgerPutRequest request;
+  to_wire(record, *request.mutable_record());
+  for (const NodeId& node : nodes) {
+    if (node == replication_.self()) {
+      self = true;
+      continue;
+    }
+    auto answer = co_await replication_.ask(node, Method::kLedgerPut, request.SerializeAsString(),
+                                            replication_.limited(kAskLimit));
+    if (!answer && answer.error().code() == Code::kNotFound) {
+      // It has ended there: so it has everywhere.
+      Status removed = co_await replication_.ledger().remove(record.object, record.write);
+      static_cast<void>(removed);
+      co_return;
+    }
+    all = all && answer.has_value();
+  }
+  if (!all || nodes.size() < record.replicas) co_return;  // again at the next look
+  seen.map_version = map->version;
+  if (!self) {
+    Status dropped = co_await replication_.ledger().let_go(record.object, record.write);
+    static_cast<void>(dropped);  // it is tried again
+  }
+}
+
+Task<void> Takeover::notice(const LedgerRecord& record, Seen& seen) {
+  SteadyTime now = replication_.executor().now();
+  if (!record.sealed || now - seen.noticed < kNoticePeriod) co_return;
+  seen.noticed = now;
+  std::string directory(parent_of(record.object));
+  uint32_t slot = slot_of_object(directory.empty() ? "" : directory + "/");
+  for (const NodeId& node : replication_.candidates(slot)) {
+    if (!replication_.usable(node)) continue;
+    wire::LedgerPutRequest request;
+    to_wire(record, *request.mutable_record());
+    request.mutable_record()->clear_content();
+    request.mutable_record()->set_has_content(false);
+    request.mutable_record()->clear_chunk_crcs();
+    request.set_notice(true);
+    auto told = co_await replication_.ask(node, Method::kLedgerPut, request.SerializeAsString(),
+                                          replication_.limited(kAskLimit));
+    static_cast<void>(told);  // the next notice makes up for it
+    co_return;
+  }
+}
+
+// A living writer that does not know the version any more has ended it, and could not tell us.
+Task<void> Takeover::check_writer(const LedgerRecord& record, Seen& seen) {
+  SteadyTime now = replication_.executor().now();
+  if (now - seen.checked < kCheckPeriod) co_return;
+  seen.checked = now;
+  wire::ReplicaStateRequest request;
+  request.set_object(record.home);
+  to_wire(record.write, *request.mutable_write());
+  auto answer =
+      co_await replication_.ask(record.writer, Method::kReplicaState, request.SerializeAsString(),
+                                replication_.limited(kAskLimit));
+  if (!answer) co_return;
+  wire::ReplicaStateReply reply;
+  if (!reply.ParseFromString(*answer) || reply.known()) co_return;
+  // Asked again after the answer: the record may have been replaced meanwhile.
+  for (const LedgerRecord& now_known : replication_.ledger().find(record.object)) {
+    if (now_known.write != record.write || now_known.sequence != record.sequence) continue;
+    auto etag =
+        co_await replication_.resolve(record.object, record.write, replication_.limited(kAskLimit));
+    if (!etag && etag.error().code() != Code::kNotFound && etag.error().code() != Code::kConflict) {
+      co_return;  // the origin must be asked first
+    }
+    co_await replication_.remove_record(record, etag ? *etag : "");
+    co_return;
+  }
+}
+
+Task<void> Takeover::look_at_record(LedgerRecord record) {
+  std::string key = record.object + '\n' + record.write.text();
+  Seen& seen = seen_[key];
+  co_await follow_slot(record, seen);
+  if (!is_mine(record) || adopting_.contains(key)) co_return;
+  bool here = replication_.writer().is_written(record.write);
+  if (here) {
+    co_await notice(record, seen);
+    co_return;
+  }
+  if (replication_.is_lost(record.writer)) {
+    adopting_.insert(key);
+    if (!replication_.gate().spawn(adopt(this, std::move(record)))) adopting_.erase(key);
+    co_return;
+  }
+  co_await notice(record, seen);
+  co_await check_writer(record, seen);
+}
+
+Task<void> Takeover::look_at_replica(std::string object, WriteName write) {
+  SteadyTime now = replication_.executor().now();
+  Seen& seen = seen_[object + "\nr" + write.text()];
+  if (seen.since == SteadyTime{}) seen.since = seen.checked = now;
+  if (now - seen.since < kReplicaYoung || now - seen.checked < kCheckPeriod) co_return;
+  seen.checked = now;
+  // A renamed version has its record elsewhere; its holders are asked by name of the write.
+  std::string at = replication_.replicas().as_object(object, write);
+  auto records = co_await replication_.get_records(at, replication_.limited(kAskLimit));
+  if (!records) co_return;
+  for (const LedgerRecord& record : *records) {
+    if (record.write.id == write.id && record.write.generation <= write.generation) co_return;
+  }
+  auto etag = co_await replication_.resolve(at, write, replication_.limited(kAskLimit));
+  if (!etag && etag.error().code() != Code::kNotFound && etag.error().code() != Code::kConflict) {
+    co_return;
+  }
+  Status ended = co_await replication_.replicas().end(object, write, at, etag ? *etag : "", 0, {});
+  if (!ended) {
+    replication_.parts().log.warning("dropping a replica of {}: {}", object,
+                                     ended.error().to_string());
+  }
+}
+
+// --- in place of the writer ---
+
+Task<void> Takeover::adopt(Takeover* self, LedgerRecord record) {
+  Replication& replication = self->replication_;
+  std::string key = record.object + '\n' + record.write.text();
+  if (!co_await self->still_wanted(record)) {
+    self->adopting_.erase(key);
+    co_return;
+  }
+  replication.parts().log.info("{}: its writer is gone, uploading it from its replicas ({})",
+                               record.object, format_size(record.size));
+  Status status = co_await self->upload(record);
+  if (!status && status.error().code() != Code::kCancelled) {
+    replication.note_error(record.object + ": " + status.error().to_string());
+    replication.parts().log.warning("uploading {} for its lost writer: {}; trying again",
+                                    record.object, status.error().to_string());
+  }
+  self->adopting_.erase(key);
+}
+
+Task<Result<Takeover::Holders>> Takeover::find_holders(LedgerRecord& record) {
+  uint64_t chunk_bytes = replication_.options().chunk_bytes;
+  Holders holders((record.size + chunk_bytes - 1) / chunk_bytes);
+  wire::ReplicaStateRequest request;
+  request.set_object(record.home);
+  to_wire(record.write, *request.mutable_write());
+  for (const NodeId& node : record.holders) {
+    auto answer = co_await replication_.ask(
+        node, Method::kReplicaState, request.SerializeAsString(), replication_.limited(kCopyLimit));
+    if (!answer) continue;
+    wire::ReplicaStateReply state;
+    if (!state.ParseFromString(*answer) || !state.known()) continue;
+    std::vector<uint32_t> crcs = unpack_crcs(state.crcs());
+    size_t next = 0;
+    for (uint64_t c = 0; c < holders.size() && c / 8 < state.chunks().size(); ++c) {
+      if (((state.chunks()[c / 8] >> (c % 8)) & 1) == 0) continue;
+      // An unsealed version may have been written on after its last record: what is there then is
+      // as good as what was acknowledged, as on any disk.
+      bool same = !record.sealed || (next < crcs.size() && c < record.chunk_crcs.size() &&
+                                     crcs[next] == record.chunk_crcs[c]);
+      ++next;
+      if (same) holders[c].push_back(node);
+    }
+  }
+  for (uint64_t c = 0; c < holders.size(); ++c) {
+    if (holders[c].empty()) {
+      co_return fail(Code::kUnavailable,
+                     fmt::format("no node that can be reached holds chunk {}", c));
+    }
+  }
+  co_return holders;
+}
+
+// Copies chunks that are on too few nodes to others, so that the next loss costs nothing either.
+Task<Status> Takeover::repair(LedgerRecord& record, Holders& holders) {
+  std::set<NodeId> changed;
+  for (uint64_t c = 0; c < holders.size(); ++c) {
+    if (holders[c].size() >= record.replicas) continue;
+    for (const NodeId& node : replication_.candidates(slot_of_chunk(record.home, c))) {
+      if (holders[c].size() >= record.replicas) break;
+      if (!replication_.usable(node) || std::ranges::find(holders[c], node) != holders[c].end()) {
+        continue;
+      }
+      wire::ReplicateRequest request;
+      request.set_object(record.home);
+      to_wire(record.write, *request.mutable_write());
+      request.mutable_source()->set_high(holders[c][0].high);
+      request.mutable_source()->set_low(holders[c][0].low);
+      request.set_size(record.size);
+      request.add_chunks(c);
+      request.set_sync(true);
+      request.set_as_object(record.object);
+      auto answer = co_await replication_.ask(node, Method::kReplicate, request.SerializeAsString(),
+                                              replication_.limited(kCopyLimit));
+      if (!answer) continue;
+      replication_.metrics().repaired_bytes.add(replication_.options().chunk_bytes);
+      holders[c].push_back(node);
+      changed.insert(node);
+    }
+  }
+  if (changed.empty()) co_return Status();
+  changed.insert(record.holders.begin(), record.holders.end());
+  record.holders.assign(changed.begin(), changed.end());
+  ++record.sequence;
+  co_return co_await replication_.put_record(record, replication_.limited(kAskLimit));
+}
+
+Task<Result<ObjectInfo>> Takeover::commit(const LedgerRecord& record, const Holders& holders,
+                                          const std::string& as_object) {
+  Origin& origin = replication_.parts().origin;
+  PutOptions options{condition_of(record), record.metadata};
+  if (as_object != record.object) options.condition = Condition::absent();
+  options.metadata["shoalwriteid"] = commit_id_of(record);
+  options.metadata.erase("shoalancestors");
+  Context context = replication_.limited(kOriginLimit);
+  if (record.content || record.size <= kWholePutMax) {
+    Buffer bytes(std::max<uint64_t>(record.size, 1));
+    ByteSpan content = bytes.part(0, record.size);
+    if (record.content) {
+      std::memcpy(content.data(), record.content->data(), record.size);
+    } else if (record.size > 0) {
+      SHOAL_CO_RETURN_IF_ERROR(
+          co_await replication_.read(record.object, record.write, 0, content, {}, context));
+    }
+    if (record.sealed && crc32c(content) != record.crc) {
+      co_return fail(Code::kCorrupt, "its replicas do not match its checksum");
+    }
+    co_return co_await origin.put(as_object, content, std::move(options), context);
+  }
+  SpreadUpload upload;
+  upload.object = as_object;
+  upload.home = record.home;
+  upload.write = record.write;
+  upload.size = record.size;
+  upload.block_bytes = block_bytes_of(origin, record.size, replication_.options().chunk_bytes);
+  uint64_t chunks = upload.block_bytes / replication_.options().chunk_bytes;
+  for (uint64_t c = 0; c < holders.size(); c += chunks) upload.holders.push_back(holders[c]);
+  SHOAL_CO_ASSIGN_OR_RETURN(std::vector<BlockInfo> blocks,
+                            co_await spread_upload(replication_, std::move(upload), context));
+  co_return co_await origin.commit_blocks(as_object, std::move(blocks), std::move(options),
+                                          context);
+}
+
+Task<Result<Takeover::Outcome>> Takeover::settle_conflict(LedgerRecord& record, std::string* etag) {
+  auto there =
+      co_await replication_.parts().origin.head(record.object, replication_.limited(kAskLimit));
+  if (!there) {
+    if (there.error().code() != Code::kNotFound) co_return fail(std::move(there).error());
+    record.base_etag.clear();
+    record.must_be_absent = true;
+    co_return Outcome::kRetry;
+  }
+  auto id = there->metadata.find("shoalwriteid");
+  if (id != there->metadata.end() && id->second == commit_id_of(record)) {
+    *etag = record.sealed ? there->etag : "";
+    co_return Outcome::kDone;
+  }
+  auto theirs = id == there->metadata.end() ? std::nullopt : WriteName::parse(id->second);
+  if (theirs && theirs->id == record.write.id && theirs->generation >= record.write.generation) {
+    *etag = *theirs == record.write ? there->etag : "";
+    co_return Outcome::kDone;
+  }
+  bool before = theirs && (theirs->id == record.write.id ||
+                           record.ancestors.find(theirs->id.to_hex()) != std::string::npos);
+  // What this one was made on top of may have been un-uploaded itself at the time.
+  before = before || (theirs && theirs->etag() == record.base_etag);
+  if (before) {
+    record.base_etag = there->etag;
+    record.must_be_absent = false;
+    co_return Outcome::kRetry;
+  }
+  co_return Outcome::kAside;
+}
+
+// Before anything is uploaded in its place. The map may be wrong about the writer: one that answers
+// is not lost. And the version may have been renamed, removed or replaced while this node could not
+// be told: then another of those that are told of an end knows.
+Task<bool> Takeover::still_wanted(const LedgerRecord& record) {
+  wire::ReplicaStateRequest question;
+  question.set_object(record.home);
+  to_wire(record.write, *question.mutable_write());
+  auto alive =
+      co_await replication_.ask(record.writer, Method::kReplicaState, question.SerializeAsString(),
+                                replication_.limited(kAskLimit));
+  if (alive) co_return false;
+  wire::LedgerPutRequest request;
+  to_wire(record, *request.mutable_record());
+  size_t asked = 0;
+  for (const NodeId& node : replication_.candidates(slot_of_object(record.object))) {
+    if (asked >= Replication::told_of_end(record)) break;
+    if (!replication_.usable(node)) continue;
+    ++asked;
+    auto answer = co_await replication_.ask(node, Method::kLedgerPut, request.SerializeAsString(),
+                                            replication_.limited(kAskLimit));
+    if (answer || answer.error().code() != Code::kNotFound) continue;
+    Status removed = co_await replication_.ledger().remove(record.object, record.write);
+    static_cast<void>(removed);  // it is tried again
+    co_return false;
+  }
+  co_return true;
+}
+
+Task<Status> Takeover::upload(LedgerRecord& record) {
+  if (!record.sealed && record.sequence == 0) {  // nothing of it was ever acknowledged
+    co_await replication_.remove_record(record, "");
+    co_return Status();
+  }
+  Holders holders;
+  if (!record.content) {
+    SHOAL_CO_ASSIGN_OR_RETURN(holders, co_await find_holders(record));
+    SHOAL_CO_RETURN_IF_ERROR(co_await repair(record, holders));
+  }
+  if (is_unuploaded(record.base_etag)) {
+    auto base = WriteName::parse(record.base_etag);
+    auto etag =
+        base ? co_await replication_.resolve(record.object, *base, replication_.limited(kAskLimit))
+             : Result<std::string>(fail(Code::kConflict, "a base that cannot be"));
+    // Without it the conflict is settled below.
+    if (etag) record.base_etag = std::move(*etag);
+  }
+  std::string as_object = record.object;
+  std::string etag;
+  for (int round = 0; round < 4; ++round) {
+    auto info = co_await commit(record, holders, as_object);
+    if (info) {
+      etag = info->etag;
+      break;
+    }
+    bool conflict =
+        info.error().code() == Code::kConflict || info.error().code() == Code::kAlreadyExists;
+    if (!conflict || as_object != record.object || round == 3) {
+      co_return fail(std::move(info).error());
+    }
+    SHOAL_CO_ASSIGN_OR_RETURN(Outcome outcome, co_await settle_conflict(record, &etag));
+    if (outcome == Outcome::kDone) break;
+    if (outcome == Outcome::kAside) {
+      auto now = std::chrono::floor<std::chrono::seconds>(replication_.executor().wall_now());
+      as_object = fmt::format("{}.conflict-{:%Y%m%dT%H%M%S}-{}", record.object, now,
+                              record.write.id.to_hex().substr(0, 6));
+      replication_.parts().log.error(
+          "{} was changed in the origin by somebody else; what its lost writer wrote is kept as {}",
+          record.object, as_object);
+    }
+  }
+  replication_.metrics().takeovers.add();
+  replication_.parts().log.info("{} is in the origin", as_object);
+  if (as_object != record.object) etag.clear();  // the chunks are not that object's
+  co_await replication_.remove_record(record, etag);
+  co_return Status();
+}
+
+}  // namespace shoal

@@ -1,0 +1,58 @@
+// Takeover: looks after what this node keeps for others. Records whose writer is gone are uploaded
+// in its place by the first owner that can be reached, chunks that lost a copy get another one,
+// records and replicas that nobody will end any more are dropped, and records follow their slots.
+//
+// Shard's thread; runs in the replication's gate.
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+
+#include "async/task.h"
+#include "origin/origin.h"
+#include "replication/ledger_record.h"
+#include "replication/replication.h"
+
+namespace shoal {
+
+class Takeover {
+ public:
+  explicit Takeover(Replication& replication);
+  void start();
+
+ private:
+  struct Seen {
+    SteadyTime checked{};  // last time that somebody was asked
+    SteadyTime noticed{};  // last notice to the directory's owner
+    uint64_t map_version = 0;
+    SteadyTime since{};
+  };
+  using Holders = std::vector<std::vector<NodeId>>;
+
+  Task<void> run();
+  Task<void> look_at_record(LedgerRecord record);
+  Task<void> look_at_replica(std::string object, WriteName write);
+  // Whether this node is the one to act for the record.
+  bool is_mine(const LedgerRecord& record) const;
+  Task<void> follow_slot(const LedgerRecord& record, Seen& seen);
+  Task<void> notice(const LedgerRecord& record, Seen& seen);
+  Task<void> check_writer(const LedgerRecord& record, Seen& seen);
+
+  static Task<void> adopt(Takeover* self, LedgerRecord record);
+  Task<bool> still_wanted(const LedgerRecord& record);
+  Task<Status> upload(LedgerRecord& record);
+  Task<Result<Holders>> find_holders(LedgerRecord& record);
+  Task<Status> repair(LedgerRecord& record, Holders& holders);
+  Task<Result<ObjectInfo>> commit(const LedgerRecord& record, const Holders& holders,
+                                  const std::string& as_object);
+  // What stands in the way of a commit, and what to do about it.
+  enum class Outcome { kRetry, kDone, kAside };
+  Task<Result<Outcome>> settle_conflict(LedgerRecord& record, std::string* etag);
+
+  Replication& replication_;
+  std::map<std::string, Seen> seen_;  // by object and write
+  std::set<std::string> adopting_;
+};
+
+}  // namespace shoal
