@@ -5,6 +5,7 @@
 #include <charconv>
 
 #include "apps/commands.h"
+#include "simulate/checkpoint.h"
 #include "simulate/cluster.h"
 #include "simulate/forecast.h"
 #include "simulate/one_node.h"
@@ -71,6 +72,14 @@ int run_cluster_scenario(const ScenarioArguments& arguments) {
   }
   auto nodes = arguments.nodes == 1 ? 0 : static_cast<uint32_t>(arguments.nodes);
   return run_seeds_scenario(simulate::cluster_scenario(nodes), arguments);
+}
+
+int run_checkpoint_scenario(const ScenarioArguments& arguments) {
+  uint64_t nodes = arguments.nodes == 1 ? simulate::kCheckpointNodes : arguments.nodes;
+  if (nodes < 3 || nodes > kClusterNodesMax) {
+    return usage("checkpoint", fmt::format("it has 3 to {} nodes", kClusterNodesMax));
+  }
+  return run_seeds_scenario(simulate::checkpoint_scenario(static_cast<uint32_t>(nodes)), arguments);
 }
 
 // --- forecasts ---
@@ -160,6 +169,12 @@ std::span<const Scenario> simulate_scenarios() {
        "--nodes the seed chooses how many [seeds=1 jobs=1 twice-every=8 log=no stop-at-failure=no "
        "expect-failure=no]",
        run_cluster_scenario},
+      {"checkpoint",
+       "Checkpoints that are replicated and uploaded while nodes are destroyed, killed, cut off "
+       "and "
+       "the origin is away [nodes 5, seeds=1 jobs=1 twice-every=8 log=no stop-at-failure=no "
+       "expect-failure=no]",
+       run_checkpoint_scenario},
       {"fan-out-read",
        "Forecast: many nodes read one cold object at once [nodes 64, size=140GB nic=100Gbit "
        "blob-out=200Gbit blob-connection=60MB blob-connections=64 blob-requests=40000 "

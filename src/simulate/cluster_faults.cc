@@ -66,7 +66,6 @@ void ClusterWorld::schedule_fault() {
   });
 }
 
-// How long a fault lasts; notes it as an excuse.
 Duration ClusterWorld::disturb(Duration least, Duration most) {
   auto span = static_cast<uint64_t>((most - least) / milliseconds(1));
   Duration length = least + milliseconds(random_.below(span + 1));

@@ -21,7 +21,11 @@ namespace shoal::simulate {
 // Times at which something was wrong, with what it leaves behind for a while.
 class Disturbances {
  public:
-  void add(SteadyTime begin, SteadyTime end) { spans_.emplace_back(begin, end); }
+  void add(SteadyTime begin, SteadyTime end) {
+    spans_.emplace_back(begin, end);
+    last_end_ = std::max(last_end_, end);
+  }
+  SteadyTime last_end() const { return last_end_; }
   bool any_in(SteadyTime begin, SteadyTime end) const {
     for (const auto& [from, to] : spans_) {
       if (from <= end && to + kAfter >= begin) return true;
@@ -32,6 +36,7 @@ class Disturbances {
  private:
   static constexpr Duration kAfter = std::chrono::seconds(15);
   std::vector<std::pair<SteadyTime, SteadyTime>> spans_;
+  SteadyTime last_end_{};
 };
 
 // A call that must end.

@@ -317,8 +317,8 @@ void ClusterWorld::check_read(const BlobRead& read) {
     uint64_t end = std::min(old.range.end(), range.end());
     if (begin >= end) continue;
     ground_.findings.count("fetched_again", end - begin);
-    bool excused = plan().any_blob_fault() || plan().small_cache || plan().full_disks ||
-                   ground_.disturbances.any_in(old.when, sim_.now());
+    bool excused = !plan().check_fetches || plan().any_blob_fault() || plan().small_cache ||
+                   plan().full_disks || ground_.disturbances.any_in(old.when, sim_.now());
     if (excused) continue;
     failed(fmt::format("{}: bytes {} to {} were fetched at {:.3f} s, and again", read.name, begin,
                        end, to_seconds(old.when.time_since_epoch())));

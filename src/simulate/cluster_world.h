@@ -31,6 +31,7 @@ struct SimNode {
 class ClusterWorld {
  protected:
   ClusterWorld(uint64_t seed, ClusterPlan plan, const SeedOptions& options);
+  virtual ~ClusterWorld() = default;
 
   const ClusterPlan& plan() const { return ground_.plan; }
   void failed(const std::string& what) { ground_.failed(what); }
@@ -42,7 +43,8 @@ class ClusterWorld {
   void crash(SimNode& node, CrashKind kind);
   // In good order; everything must be given back.
   void stop_node(SimNode& node, Duration limit);
-  void start_programs(SimNode& node);
+  // Also when a node comes back while programs run.
+  virtual void start_programs(SimNode& node);
   // Runs on the node, and dies with it; then `running` does not come down.
   void spawn(SimNode& node, Task<void> task, uint64_t* running);
   std::vector<SimNode*> living();
@@ -60,6 +62,13 @@ class ClusterWorld {
   // --- faults ---
   void begin_faults();
   void end_faults();
+  // How long a fault lasts; notes it as an excuse.
+  Duration disturb(Duration least, Duration most);
+  SimNode* some_living();
+  void part_one_way();
+  void slow_node();
+  void lose_blob();
+  void burst_blob();
 
   // --- what is always checked ---
   void poll_origin();
@@ -76,6 +85,9 @@ class ClusterWorld {
   std::deque<std::string> log_lines_;
   std::map<std::string, uint64_t> fetched_;  // bytes from the origin, by object
   SteadyTime faults_until_{};
+  bool faults_on_ = false;
+  bool working_ = false;  // programs start with their nodes
+  Log log_;
 
  private:
   using Fault = void (ClusterWorld::*)();
@@ -87,19 +99,13 @@ class ClusterWorld {
   void schedule_fault();
   void check_calls();
   std::vector<SimHostId> some_hosts();
-  SimNode* some_living();
   void set_blob_faults();
-  Duration disturb(Duration least, Duration most);
   void check_read(const BlobRead& read);
 
   void kill();
   void part_both();
-  void part_one_way();
-  void slow_node();
   void bad_link();
   void corrupt_links();
-  void lose_blob();
-  void burst_blob();
   void lose_map();
   void jump_clock();
   void fill_disk();
@@ -107,9 +113,6 @@ class ClusterWorld {
   void join_node();
 
   const SeedOptions& options_;
-  Log log_;
-  bool faults_on_ = false;
-  bool working_ = false;
   bool polling_ = false;
   uint32_t bursts_ = 0;  // under way
   uint32_t map_losses_ = 0;

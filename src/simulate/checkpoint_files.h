@@ -1,0 +1,99 @@
+// What the files of a checkpoint simulation may hold, and the programs that write them.
+//
+// Every file has one machine whose programs change it, one at a time. An operation that was
+// acknowledged leaves one state; one that failed, or died with its node, leaves what was before and
+// what it was to become.
+//
+// Simulation's thread.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "simulate/cluster_ground.h"
+
+namespace shoal::simulate {
+
+struct FileState {
+  bool exists = true;
+  std::shared_ptr<const std::string> bytes;
+  // In doubt: any beginning of at least so many bytes may have come about. Else kWhole.
+  static constexpr uint64_t kWhole = UINT64_MAX;
+  uint64_t least = kWhole;
+
+  bool is(const std::string* got) const;  // null: there is no such file
+};
+
+struct CheckpointFile {
+  std::vector<FileState> possible;  // now
+  std::vector<FileState> ever;      // from the beginning
+  uint64_t changes = 0;             // operations begun
+  bool busy = false;                // an operation is under way
+  std::string etag;                 // last seen in the origin
+
+  bool may_be(const std::string* got) const;
+  bool ever_was(const std::string* got) const;
+  bool surely_exists() const;
+  void begin(const FileState& becomes);
+  void end(const FileState& is);
+  std::string describe() const;
+};
+
+class CheckpointFiles {
+ public:
+  explicit CheckpointFiles(ClusterGround& ground) : ground_(ground) {}
+
+  CheckpointFile& at(const std::string& path) { return files_[path]; }
+  std::map<std::string, CheckpointFile>& all() { return files_; }
+  // The machine died: what its programs were at is in doubt.
+  void crashed(const std::string& machine);
+  // Checker: whatever stands in the origin is one of the versions that there ever were.
+  void poll();
+  // Checker, at the end: the origin has what was acknowledged.
+  void check_origin();
+
+  static std::string directory_of(const std::string& machine) { return "ckpt/" + machine + "/"; }
+
+ private:
+  ClusterGround& ground_;
+  std::map<std::string, CheckpointFile> files_;
+};
+
+// On one machine: creates, rewrites, appends, renames and removes its own files, reads all.
+class CheckpointProgram {
+ public:
+  CheckpointProgram(ClusterGround& ground, CheckpointFiles& files, Daemon& daemon,
+                    SeededRandom random)
+      : ground_(ground), files_(files), daemon_(daemon), random_(random) {}
+
+  Task<void> run();
+  // The whole file anew; true: acknowledged.
+  Task<bool> rewrite(std::string path);
+  // Until the file reads as one of its possible states, or is changed, or the deadline has passed
+  // since the last fault: then it is a failure.
+  Task<void> verify(std::string path, Duration limit);
+
+ private:
+  Task<void> operation();
+  Task<Status> write_bytes(std::string path, uint32_t flags, uint64_t offset,
+                           std::shared_ptr<const std::string> bytes);
+  Task<bool> append(std::string path);
+  Task<bool> rename(std::string from, std::string to);
+  Task<void> remove(std::string path);
+  Task<void> read(std::string path);
+  void settle(const std::string& path, const FileState& state, const Status& status,
+              const char* what);
+  void check_error(const Error& error, const std::string& what);
+  std::string mine(bool temporary);
+  uint64_t some_size();
+  Context limit() const;
+
+  ClusterGround& ground_;
+  CheckpointFiles& files_;
+  Daemon& daemon_;
+  SeededRandom random_;
+};
+
+}  // namespace shoal::simulate
