@@ -66,4 +66,10 @@ Task<Status> run_all(Executor& executor, std::vector<Task<Status>> tasks, size_t
   co_return std::move(batch.status);
 }
 
+Task<Status> as_status(Task<void> task) {
+  Task<void> mine = std::move(task);
+  co_await mine;
+  co_return Status();
+}
+
 }  // namespace shoal

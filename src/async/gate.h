@@ -38,5 +38,7 @@ class Gate {
 // Runs all tasks, at most `parallel_max` at a time (>= 1); the first error wins, and tasks not yet
 // begun when it happened are dropped.
 Task<Status> run_all(Executor& executor, std::vector<Task<Status>> tasks, size_t parallel_max);
+// For run_all: a task that cannot fail.
+Task<Status> as_status(Task<void> task);
 
 }  // namespace shoal

@@ -150,14 +150,6 @@ Task<void> Cluster::ask_status(Member member, Duration limit, std::vector<std::s
   if (reply && !reply->json().empty()) into->push_back(std::move(*reply->mutable_json()));
 }
 
-namespace {
-Task<Status> as_status(Task<void> task) {
-  Task<void> mine = std::move(task);
-  co_await mine;
-  co_return Status();
-}
-}  // namespace
-
 Task<std::vector<std::string>> Cluster::ask_statuses(Duration limit) {
   std::vector<std::string> statuses;
   std::vector<Task<Status>> tasks;

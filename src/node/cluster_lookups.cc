@@ -4,6 +4,7 @@
 
 #include "base/object_name.h"
 #include "node/messages.h"
+#include "origin/forwarding_origin.h"
 
 namespace shoal {
 
@@ -202,34 +203,9 @@ void ClusterLookups::changed(const std::string& object, bool tree) {
 
 namespace {
 
-class TellingOrigin final : public Origin {
+class TellingOrigin final : public ForwardingOrigin {
  public:
-  TellingOrigin(Origin& origin, Lookups& lookups) : origin_(origin), lookups_(lookups) {}
-
-  std::string display_name() const override { return origin_.display_name(); }
-  std::string identity() const override { return origin_.identity(); }
-  Task<Status> probe(bool write, Context context) override { return origin_.probe(write, context); }
-  Task<Result<ObjectInfo>> head(std::string object, Context context) override {
-    return origin_.head(std::move(object), context);
-  }
-  Task<Status> read(std::string object, std::string etag, uint64_t offset, ByteSpan into,
-                    std::function<void(uint64_t)> progress, Context context) override {
-    return origin_.read(std::move(object), std::move(etag), offset, into, std::move(progress),
-                        context);
-  }
-  Task<Result<ListPage>> list(ListOptions options, Context context) override {
-    return origin_.list(std::move(options), context);
-  }
-  Task<Status> put_block(std::string object, std::string block_id, uint64_t offset,
-                         ConstByteSpan bytes, Context context) override {
-    return origin_.put_block(std::move(object), std::move(block_id), offset, bytes, context);
-  }
-  Task<Result<std::vector<BlockInfo>>> staged_blocks(std::string object, Context context) override {
-    return origin_.staged_blocks(std::move(object), context);
-  }
-  bool has_rename() const override { return origin_.has_rename(); }
-  uint64_t block_bytes_max() const override { return origin_.block_bytes_max(); }
-  uint32_t blocks_max() const override { return origin_.blocks_max(); }
+  TellingOrigin(Origin& origin, Lookups& lookups) : ForwardingOrigin(origin), lookups_(lookups) {}
 
   // Changes. A failed one may have happened all the same, so it is told of too.
   Task<Result<ObjectInfo>> put(std::string object, ConstByteSpan bytes, PutOptions options,
@@ -272,7 +248,6 @@ class TellingOrigin final : public Origin {
   }
 
  private:
-  Origin& origin_;
   Lookups& lookups_;
 };
 

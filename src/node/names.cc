@@ -529,7 +529,7 @@ Task<Status> FileSystemImpl::remove_file_locked(Inode& directory, Inode& inode, 
     write_back_.remove_name(version);
     version->dropped = true;
     version->changed.notify_all();
-    co_await write_back_.end_records(version, "");
+    write_back_.end_records(version, "");
   } else if (version != nullptr) {
     drop_content(inode);
     inode.staged = nullptr;

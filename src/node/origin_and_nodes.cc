@@ -1,13 +1,15 @@
 #include "node/origin_and_nodes.h"
 
+#include "origin/forwarding_origin.h"
+
 namespace shoal {
 
 namespace {
 
-class OriginAndNodes final : public Origin {
+class OriginAndNodes final : public ForwardingOrigin {
  public:
   OriginAndNodes(Origin& origin, Replication& replication)
-      : origin_(origin), replication_(replication) {}
+      : ForwardingOrigin(origin), replication_(replication) {}
 
   Task<Status> read(std::string object, std::string etag, uint64_t offset, ByteSpan into,
                     std::function<void(uint64_t)> progress, Context context) override {
@@ -19,52 +21,7 @@ class OriginAndNodes final : public Origin {
                         context);
   }
 
-  std::string display_name() const override { return origin_.display_name(); }
-  std::string identity() const override { return origin_.identity(); }
-  Task<Status> probe(bool write, Context context) override { return origin_.probe(write, context); }
-  Task<Result<ObjectInfo>> head(std::string object, Context context) override {
-    return origin_.head(std::move(object), context);
-  }
-  Task<Result<ObjectInfo>> put(std::string object, ConstByteSpan bytes, PutOptions options,
-                               Context context) override {
-    return origin_.put(std::move(object), bytes, std::move(options), context);
-  }
-  Task<Status> put_block(std::string object, std::string block_id, uint64_t offset,
-                         ConstByteSpan bytes, Context context) override {
-    return origin_.put_block(std::move(object), std::move(block_id), offset, bytes, context);
-  }
-  Task<Result<std::vector<BlockInfo>>> staged_blocks(std::string object, Context context) override {
-    return origin_.staged_blocks(std::move(object), context);
-  }
-  Task<Result<ObjectInfo>> commit_blocks(std::string object, std::vector<BlockInfo> blocks,
-                                         PutOptions options, Context context) override {
-    return origin_.commit_blocks(std::move(object), std::move(blocks), std::move(options), context);
-  }
-  Task<Result<ListPage>> list(ListOptions options, Context context) override {
-    return origin_.list(std::move(options), context);
-  }
-  Task<Status> remove(std::string object, Condition condition, Context context) override {
-    return origin_.remove(std::move(object), std::move(condition), context);
-  }
-  Task<Result<ObjectInfo>> copy(std::string from, std::string source_etag, std::string to,
-                                PutOptions options, Context context) override {
-    return origin_.copy(std::move(from), std::move(source_etag), std::move(to), std::move(options),
-                        context);
-  }
-  Task<Result<ObjectInfo>> set_metadata(std::string object, Metadata metadata, Condition condition,
-                                        Context context) override {
-    return origin_.set_metadata(std::move(object), std::move(metadata), std::move(condition),
-                                context);
-  }
-  bool has_rename() const override { return origin_.has_rename(); }
-  Task<Status> rename(std::string from, std::string to, Context context) override {
-    return origin_.rename(std::move(from), std::move(to), context);
-  }
-  uint64_t block_bytes_max() const override { return origin_.block_bytes_max(); }
-  uint32_t blocks_max() const override { return origin_.blocks_max(); }
-
  private:
-  Origin& origin_;
   Replication& replication_;
 };
 

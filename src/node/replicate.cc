@@ -127,7 +127,7 @@ Task<Status> FileSystemImpl::replicate(WriteBack::Version version, Context conte
     ended.push_back(*version->recorded);
   }
   version->recorded = std::move(record);
-  for (LedgerRecord& old : ended) co_await core_.replication->remove_record(old, "");
+  for (LedgerRecord& old : ended) core_.replication->remove_record(old, "");
   co_return Status();
 }
 
@@ -199,7 +199,7 @@ Task<void> FileSystemImpl::replicate_renamed(WriteBack::Version version, Context
   }
   version->recorded = std::move(record);
   before.holders.clear();  // the chunks are those of the new record
-  co_await core_.replication->remove_record(before, "");
+  core_.replication->remove_record(before, "");
 }
 
 void FileSystemImpl::follow_commit(Inode& inode, const std::string& etag) {

@@ -103,14 +103,14 @@ Task<void> WriteBack::keep_replicated() {
   }
 }
 
-Task<void> WriteBack::end_records(Version version, std::string etag) {
-  if (core_.replication == nullptr) co_return;
+void WriteBack::end_records(const Version& version, const std::string& etag) {
+  if (core_.replication == nullptr) return;
   by_write_.erase(version->record.write_id);
   std::vector<LedgerRecord> ended = std::exchange(version->earlier, {});
-  for (LedgerRecord& record : ended) co_await core_.replication->remove_record(record, "");
+  for (LedgerRecord& record : ended) core_.replication->remove_record(record, "");
   auto recorded = std::exchange(version->recorded, std::nullopt);
   std::shared_ptr<ReplicatedVersion> replicated = std::exchange(version->replicated, nullptr);
-  if (!recorded && replicated == nullptr) co_return;
+  if (!recorded && replicated == nullptr) return;
   LedgerRecord record = recorded ? *recorded : LedgerRecord{};
   if (!recorded) {  // chunks without an acknowledgement
     record.object = version->record.object;
@@ -122,7 +122,7 @@ Task<void> WriteBack::end_records(Version version, std::string etag) {
   }
   record.size = version->size();
   bool same = record.object == version->record.object && record.write == version->write();
-  co_await core_.replication->remove_record(record, same ? etag : "");
+  core_.replication->remove_record(record, same ? etag : "");
 }
 
 // After a restart: what other nodes have of it.

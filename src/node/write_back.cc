@@ -288,7 +288,7 @@ Task<Status> WriteBack::drop(Version version) {
   remove_name(version);
   version->dropped = true;
   version->changed.notify_all();
-  co_await end_records(version, "");
+  end_records(version, "");
   if (Version old = std::exchange(version->supersedes, nullptr)) {
     SHOAL_CO_RETURN_IF_ERROR(co_await drop(std::move(old)));
   }
@@ -394,7 +394,7 @@ Task<void> WriteBack::finish(Version version, ObjectInfo info) {
     Status slept = co_await sleep_for(core_.executor(), backoff.next(), {kNever, &version->cancel});
     if (!slept) co_return;  // it stays staged; the next upload meets it in the origin
   }
-  co_await end_records(version, info.etag);
+  end_records(version, info.etag);
   remove_name(version);
   version->committed = true;
   version->last_error.clear();

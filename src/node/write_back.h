@@ -158,7 +158,7 @@ class WriteBack final : public WriterSide {
   // The version can be asked for by its write id from now on.
   void publish(const Version& version) { by_write_[version->record.write_id] = version; }
   // It has ended: tells the other nodes, with the etag under which the origin has it (or empty).
-  Task<void> end_records(Version version, std::string etag);
+  void end_records(const Version& version, const std::string& etag);
 
   std::vector<BacklogItem> backlog(size_t items_max) const;
   uint64_t objects() const { return by_name_.size(); }

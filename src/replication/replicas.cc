@@ -26,6 +26,23 @@ uint64_t block_length(uint64_t index, uint64_t block_bytes, uint64_t size) {
 
 }  // namespace
 
+std::vector<uint64_t> good_chunks(const wire::ReplicaStateReply& state, const LedgerRecord& record,
+                                  uint64_t chunk_bytes, bool by_checksum) {
+  std::vector<uint64_t> good;
+  if (!state.known()) return good;
+  std::vector<uint32_t> crcs = unpack_crcs(state.crcs());
+  uint64_t chunks = (record.size + chunk_bytes - 1) / chunk_bytes;
+  size_t next = 0;
+  for (uint64_t c = 0; c < chunks && c / 8 < state.chunks().size(); ++c) {
+    if (((state.chunks()[c / 8] >> (c % 8)) & 1) == 0) continue;
+    bool same =
+        next < crcs.size() && c < record.chunk_crcs.size() && crcs[next] == record.chunk_crcs[c];
+    ++next;
+    if (same || !by_checksum) good.push_back(c);
+  }
+  return good;
+}
+
 Replicas::Replicas(Replication& replication)
     : replication_(replication),
       queued_(replication.executor()),

@@ -24,6 +24,11 @@ namespace shoal {
 
 class Replication;
 
+// Chunks of the record's version that a member holds. With `by_checksum` only those that are the
+// record's: older bytes may have been left there.
+std::vector<uint64_t> good_chunks(const wire::ReplicaStateReply& state, const LedgerRecord& record,
+                                  uint64_t chunk_bytes, bool by_checksum);
+
 class Replicas {
  public:
   explicit Replicas(Replication& replication);

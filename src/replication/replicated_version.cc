@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "async/gate.h"
-#include "wire/parse_message.h"
 
 namespace shoal {
 
@@ -249,25 +248,11 @@ Task<void> ReplicatedVersion::find_holders(const LedgerRecord& record, Context c
   resized(record.size);
   object_ = record.object;
   for (const NodeId& node : record.holders) {
-    wire::ReplicaStateRequest request;
-    request.set_object(home_);
-    to_wire(write_, *request.mutable_write());
-    auto answer = co_await replication_.ask(node, Method::kReplicaState,
-                                            request.SerializeAsString(), context);
-    if (!answer) continue;
-    auto state = parse_message<wire::ReplicaStateReply>(*answer, "what a replica holds");
-    if (!state || !state->known()) continue;
-    std::vector<uint32_t> crcs = unpack_crcs(state->crcs());
-    size_t next = 0;
-    for (uint64_t c = 0; c < chunks_.size() && c / 8 < state->chunks().size(); ++c) {
-      if (((state->chunks()[c / 8] >> (c % 8)) & 1) == 0) continue;
-      bool same =
-          next < crcs.size() && c < record.chunk_crcs.size() && crcs[next] == record.chunk_crcs[c];
-      ++next;
-      if (!same) continue;
-      Chunk& chunk = chunks_[c];
-      chunk.holders.push_back(node);
-      chunk.sent = chunk.revision;
+    auto state = co_await replication_.ask_state(node, home_, write_, context);
+    if (!state) continue;
+    for (uint64_t c : good_chunks(*state, record, chunk_bytes(), true)) {
+      chunks_[c].holders.push_back(node);
+      chunks_[c].sent = chunks_[c].revision;
     }
   }
 }

@@ -125,6 +125,16 @@ Task<Result<std::string>> Replication::ask(NodeId node, Method method, std::stri
   co_return answer;
 }
 
+Task<Result<wire::ReplicaStateReply>> Replication::ask_state(NodeId node, std::string home,
+                                                             WriteName write, Context context) {
+  wire::ReplicaStateRequest request;
+  request.set_object(std::move(home));
+  to_wire(write, *request.mutable_write());
+  auto answer = co_await ask(node, Method::kReplicaState, request.SerializeAsString(), context);
+  if (!answer) co_return fail(std::move(answer).error());
+  co_return parse_message<wire::ReplicaStateReply>(*answer, "what a replica holds");
+}
+
 Task<Result<std::string>> Replication::handle(Method method, std::string body, Context context) {
   switch (method) {
     case Method::kLedgerPut: {
@@ -254,24 +264,30 @@ Task<Status> Replication::put_record(LedgerRecord record, Context context) {
     co_return fail(Code::kUnavailable, fmt::format("{}: its record is on {} of {} nodes; {}",
                                                    record.object, stored, record.replicas, error));
   }
-  // Best effort: listings of other nodes show the name a little later without it.
-  if (record.sealed) {
-    std::string directory(parent_of(record.object));
-    std::vector<NodeId> owners =
-        candidates(slot_of_object(directory.empty() ? "" : directory + "/"));
-    auto owner = std::ranges::find_if(owners, [&](const NodeId& node) { return usable(node); });
-    if (owner != owners.end()) {
-      wire::LedgerPutRequest request;
-      record.content.reset();
-      to_wire(record, *request.mutable_record());
-      request.mutable_record()->clear_chunk_crcs();
-      request.set_notice(true);
-      auto told = co_await ask(*owner, Method::kLedgerPut, request.SerializeAsString(),
-                               context.tightened(executor(), kAskLimit));
-      static_cast<void>(told);
-    }
-  }
+  if (record.sealed) co_await notice(std::move(record), context);
   co_return Status();
+}
+
+// Who answers for listings of the object's directory.
+std::optional<NodeId> Replication::directory_owner(const std::string& object) const {
+  std::string directory(parent_of(object));
+  for (const NodeId& node : candidates(slot_of_object(directory.empty() ? "" : directory + "/"))) {
+    if (usable(node)) return node;
+  }
+  return std::nullopt;
+}
+
+Task<void> Replication::notice(LedgerRecord record, Context context) {
+  std::optional<NodeId> owner = directory_owner(record.object);
+  if (!owner) co_return;
+  record.content.reset();
+  record.chunk_crcs.clear();
+  wire::LedgerPutRequest request;
+  to_wire(record, *request.mutable_record());
+  request.set_notice(true);
+  auto told = co_await ask(*owner, Method::kLedgerPut, request.SerializeAsString(),
+                           context.tightened(executor(), kAskLimit));
+  static_cast<void>(told);  // the next notice makes up for it
 }
 
 Task<void> Replication::end_at(NodeId node, Method method, std::string body) {
@@ -281,8 +297,7 @@ Task<void> Replication::end_at(NodeId node, Method method, std::string body) {
   }
 }
 
-Task<void> Replication::remove_record(LedgerRecord record, std::string etag) {
-  std::vector<Task<Status>> tasks;
+void Replication::remove_record(const LedgerRecord& record, const std::string& etag) {
   auto spawn = [&](NodeId node, Method method, std::string body) {
     gate_.spawn(end_at(node, method, std::move(body)));
   };
@@ -307,14 +322,10 @@ Task<void> Replication::remove_record(LedgerRecord record, std::string etag) {
     ++asked;
     spawn(node, Method::kLedgerRemove, remove.SerializeAsString());
   }
-  std::string directory(parent_of(record.object));
-  remove.set_notice(true);
-  for (const NodeId& node : candidates(slot_of_object(directory.empty() ? "" : directory + "/"))) {
-    if (!usable(node)) continue;
-    spawn(node, Method::kLedgerRemove, remove.SerializeAsString());
-    break;
+  if (std::optional<NodeId> owner = directory_owner(record.object)) {
+    remove.set_notice(true);
+    spawn(*owner, Method::kLedgerRemove, remove.SerializeAsString());
   }
-  co_return;
 }
 
 Task<Result<std::vector<LedgerRecord>>> Replication::get_records(std::string object,

@@ -104,7 +104,9 @@ class Replication {
   // there are with `ack_degraded`). kUnavailable names how many took it.
   Task<Status> put_record(LedgerRecord record, Context context);
   // From wherever it may be; who cannot be reached finds out by itself.
-  Task<void> remove_record(LedgerRecord record, std::string etag);
+  void remove_record(const LedgerRecord& record, const std::string& etag);
+  // Tells the owner of the object's directory, for its listings. Best effort.
+  Task<void> notice(LedgerRecord record, Context context);
   // So many of the candidates hear of its end: somebody further back may have the record if the
   // first could not be reached at the time.
   static size_t told_of_end(const LedgerRecord& record) { return size_t{record.replicas} + 2; }
@@ -114,6 +116,9 @@ class Replication {
   // --- for the parts of this room ---
   // A request to a member, or to this node itself.
   Task<Result<std::string>> ask(NodeId node, Method method, std::string body, Context context);
+  // What a member holds of a version's replicas (`home`: their name); known, if it writes it.
+  Task<Result<wire::ReplicaStateReply>> ask_state(NodeId node, std::string home, WriteName write,
+                                                  Context context);
   bool usable(const NodeId& node) const;
   // Down in the map, or not in it any more.
   bool is_lost(const NodeId& node) const;
@@ -151,6 +156,7 @@ class Replication {
 
  private:
   Task<Result<std::string>> handle_replica(Method method, std::string body, Context context);
+  std::optional<NodeId> directory_owner(const std::string& object) const;
   Task<Status> read_from_nodes(const std::string& object, WriteName write, uint64_t offset,
                                ByteSpan into, const std::function<void(uint64_t)>& progress,
                                const std::vector<LedgerRecord>& records, Context context);

@@ -9,7 +9,6 @@
 #include "base/checksum.h"
 #include "base/object_name.h"
 #include "replication/spread_upload.h"
-#include "wire/parse_message.h"
 
 namespace shoal {
 
@@ -35,11 +34,6 @@ Condition condition_of(const LedgerRecord& record) {
 // its writer, should it live, makes of it under the same name: never to be taken for that.
 std::string commit_id_of(const LedgerRecord& record) {
   return record.write.text() + (record.sealed ? "" : ".synced");
-}
-
-Task<Status> as_status(Task<void> work) {
-  co_await std::move(work);
-  co_return Status();
 }
 
 }  // namespace
@@ -120,21 +114,7 @@ Task<void> Takeover::notice(const LedgerRecord& record, Seen& seen) {
   SteadyTime now = replication_.executor().now();
   if (!record.sealed || now - seen.noticed < kNoticePeriod) co_return;
   seen.noticed = now;
-  std::string directory(parent_of(record.object));
-  uint32_t slot = slot_of_object(directory.empty() ? "" : directory + "/");
-  for (const NodeId& node : replication_.candidates(slot)) {
-    if (!replication_.usable(node)) continue;
-    wire::LedgerPutRequest request;
-    to_wire(record, *request.mutable_record());
-    request.mutable_record()->clear_content();
-    request.mutable_record()->set_has_content(false);
-    request.mutable_record()->clear_chunk_crcs();
-    request.set_notice(true);
-    auto told = co_await replication_.ask(node, Method::kLedgerPut, request.SerializeAsString(),
-                                          replication_.limited(kAskLimit));
-    static_cast<void>(told);  // the next notice makes up for it
-    co_return;
-  }
+  co_await replication_.notice(record, replication_.limited(kAskLimit));
 }
 
 // A living writer that does not know the version any more has ended it, and could not tell us.
@@ -142,15 +122,9 @@ Task<void> Takeover::check_writer(const LedgerRecord& record, Seen& seen) {
   SteadyTime now = replication_.executor().now();
   if (now - seen.checked < kCheckPeriod) co_return;
   seen.checked = now;
-  wire::ReplicaStateRequest request;
-  request.set_object(record.home);
-  to_wire(record.write, *request.mutable_write());
-  auto answer =
-      co_await replication_.ask(record.writer, Method::kReplicaState, request.SerializeAsString(),
-                                replication_.limited(kAskLimit));
-  if (!answer) co_return;
-  wire::ReplicaStateReply reply;
-  if (!reply.ParseFromString(*answer) || reply.known()) co_return;
+  auto state = co_await replication_.ask_state(record.writer, record.home, record.write,
+                                               replication_.limited(kAskLimit));
+  if (!state || state->known()) co_return;
   // Asked again after the answer: the record may have been replaced meanwhile.
   for (const LedgerRecord& now_known : replication_.ledger().find(record.object)) {
     if (now_known.write != record.write || now_known.sequence != record.sequence) continue;
@@ -159,7 +133,7 @@ Task<void> Takeover::check_writer(const LedgerRecord& record, Seen& seen) {
     if (!etag && etag.error().code() != Code::kNotFound && etag.error().code() != Code::kConflict) {
       co_return;  // the origin must be asked first
     }
-    co_await replication_.remove_record(record, etag ? *etag : "");
+    replication_.remove_record(record, etag ? *etag : "");
     co_return;
   }
 }
@@ -230,25 +204,14 @@ Task<void> Takeover::adopt(Takeover* self, LedgerRecord record) {
 Task<Result<Takeover::Holders>> Takeover::find_holders(LedgerRecord& record) {
   uint64_t chunk_bytes = replication_.options().chunk_bytes;
   Holders holders((record.size + chunk_bytes - 1) / chunk_bytes);
-  wire::ReplicaStateRequest request;
-  request.set_object(record.home);
-  to_wire(record.write, *request.mutable_write());
   for (const NodeId& node : record.holders) {
-    auto answer = co_await replication_.ask(
-        node, Method::kReplicaState, request.SerializeAsString(), replication_.limited(kCopyLimit));
-    if (!answer) continue;
-    wire::ReplicaStateReply state;
-    if (!state.ParseFromString(*answer) || !state.known()) continue;
-    std::vector<uint32_t> crcs = unpack_crcs(state.crcs());
-    size_t next = 0;
-    for (uint64_t c = 0; c < holders.size() && c / 8 < state.chunks().size(); ++c) {
-      if (((state.chunks()[c / 8] >> (c % 8)) & 1) == 0) continue;
-      // An unsealed version may have been written on after its last record: what is there then is
-      // as good as what was acknowledged, as on any disk.
-      bool same = !record.sealed || (next < crcs.size() && c < record.chunk_crcs.size() &&
-                                     crcs[next] == record.chunk_crcs[c]);
-      ++next;
-      if (same) holders[c].push_back(node);
+    auto state = co_await replication_.ask_state(node, record.home, record.write,
+                                                 replication_.limited(kCopyLimit));
+    if (!state) continue;
+    // An unsealed version may have been written on after its last record: what is there then is as
+    // good as what was acknowledged, as on any disk.
+    for (uint64_t c : good_chunks(*state, record, chunk_bytes, record.sealed)) {
+      holders[c].push_back(node);
     }
   }
   for (uint64_t c = 0; c < holders.size(); ++c) {
@@ -365,12 +328,8 @@ Task<Result<Takeover::Outcome>> Takeover::settle_conflict(LedgerRecord& record, 
 // is not lost. And the version may have been renamed, removed or replaced while this node could not
 // be told: then another of those that are told of an end knows.
 Task<bool> Takeover::still_wanted(const LedgerRecord& record) {
-  wire::ReplicaStateRequest question;
-  question.set_object(record.home);
-  to_wire(record.write, *question.mutable_write());
-  auto alive =
-      co_await replication_.ask(record.writer, Method::kReplicaState, question.SerializeAsString(),
-                                replication_.limited(kAskLimit));
+  auto alive = co_await replication_.ask_state(record.writer, record.home, record.write,
+                                               replication_.limited(kAskLimit));
   if (alive) co_return false;
   wire::LedgerPutRequest request;
   to_wire(record, *request.mutable_record());
@@ -391,7 +350,7 @@ Task<bool> Takeover::still_wanted(const LedgerRecord& record) {
 
 Task<Status> Takeover::upload(LedgerRecord& record) {
   if (!record.sealed && record.sequence == 0) {  // nothing of it was ever acknowledged
-    co_await replication_.remove_record(record, "");
+    replication_.remove_record(record, "");
     co_return Status();
   }
   Holders holders;
@@ -434,7 +393,7 @@ Task<Status> Takeover::upload(LedgerRecord& record) {
   replication_.metrics().takeovers.add();
   replication_.parts().log.info("{} is in the origin", as_object);
   if (as_object != record.object) etag.clear();  // the chunks are not that object's
-  co_await replication_.remove_record(record, etag);
+  replication_.remove_record(record, etag);
   co_return Status();
 }
 

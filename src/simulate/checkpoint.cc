@@ -374,16 +374,7 @@ void CheckpointLife::log_backlog() {
 
 Report CheckpointLife::run() {
   live();
-  Report report;
-  report.seed = seed_;
-  report.failures = ground_.findings.failures;
-  report.plan = plan().describe();
-  report.trace_hash = sim_.trace_hash();
-  report.steps = sim_.scheduler().steps();
-  report.virtual_seconds = to_seconds(sim_.now().time_since_epoch());
-  report.counters = ground_.findings.counters;
-  report.last_log_lines.assign(log_lines_.begin(), log_lines_.end());
-  return report;
+  return make_report(seed_, ground_.findings, plan().describe(), sim_, log_lines_);
 }
 
 }  // namespace

@@ -2,14 +2,26 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <string>
 #include <vector>
 
 #include "observe/log.h"
+#include "world_sim/sim_world.h"
 
 namespace shoal::simulate {
+
+// Counters of a run, by name, and what went wrong.
+struct Findings {
+  std::vector<std::string> failures;
+  std::map<std::string, uint64_t> counters;
+  void failed(std::string what) {
+    if (failures.size() < 20) failures.push_back(std::move(what));
+  }
+  void count(const std::string& name, uint64_t amount = 1) { counters[name] += amount; }
+};
 
 struct Report {
   uint64_t seed = 0;
@@ -23,6 +35,10 @@ struct Report {
 
   bool ok() const { return failures.empty(); }
 };
+
+// What a simulated world and its findings say at the end.
+Report make_report(uint64_t seed, const Findings& findings, std::string plan, Simulation& sim,
+                   const std::deque<std::string>& log_lines);
 
 struct SeedOptions {
   LogLevel log_level = LogLevel::kInfo;

@@ -18,22 +18,13 @@
 #include "simulate/kernel.h"
 #include "simulate/model.h"
 #include "simulate/plan.h"
+#include "simulate/report.h"
 #include "world_sim/blob_service.h"
 #include "world_sim/sim_random.h"
 
 namespace shoal::simulate {
 
 inline constexpr const char* kContainer = "data";
-
-// Counters of a run, by name, and what went wrong.
-struct Findings {
-  std::vector<std::string> failures;
-  std::map<std::string, uint64_t> counters;
-  void failed(std::string what) {
-    if (failures.size() < 20) failures.push_back(std::move(what));
-  }
-  void count(const std::string& name, uint64_t amount = 1) { counters[name] += amount; }
-};
 
 // One object that others write, and when.
 struct ForeignVersion {
