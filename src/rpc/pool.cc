@@ -22,6 +22,10 @@ constexpr Duration kQuiet = std::chrono::seconds(1);
 // Addresses without a connection are remembered for so long, for heard_from().
 constexpr Duration kForgetAfter = std::chrono::minutes(10);
 
+// Whether a request may reach the peer twice. Those that change what a peer keeps of a version are
+// for their callers to repeat.
+bool may_repeat(Method method) { return method < Method::kLedgerPut; }
+
 class Pool final : public RpcPool {
  public:
   Pool(RpcContext& context, RpcPoolOptions options)
@@ -51,6 +55,13 @@ class Pool final : public RpcPool {
     uint64_t calls = 0;  // under way
   };
 
+  struct Lane {
+    ConnectionPointer connection;
+    bool fresh = false;  // made for this call
+  };
+
+  Task<Result<Lane>> lane_to(Peer& peer, size_t lane, std::string address, Hash128 expected,
+                             Context context);
   Task<Result<std::string>> call_on(Peer& peer, size_t lane, std::string address, Hash128 expected,
                                     Method method, std::string body, RpcSink* sink,
                                     Context context);
@@ -98,10 +109,29 @@ Task<Result<std::string>> Pool::call(std::string address, Hash128 expected, Meth
   co_return result;
 }
 
+// A request on a connection that the other end gave up long ago, of which nothing could tell us (it
+// ended during a partition), meets a reset at once. That says nothing about the peer: the request
+// goes out once more, on a fresh connection.
 Task<Result<std::string>> Pool::call_on(Peer& peer, size_t lane, std::string address,
                                         Hash128 expected, Method method, std::string body,
                                         RpcSink* sink, Context context) {
+  SHOAL_CO_ASSIGN_OR_RETURN(Lane first, co_await lane_to(peer, lane, address, expected, context));
+  if (first.fresh || !may_repeat(method)) {
+    co_return co_await first.connection->call(method, std::move(body), sink, context);
+  }
+  SteadyTime began = executor_.now();
+  auto result = co_await first.connection->call(method, body, sink, context);
+  bool unheard = !result && result.error().code() == Code::kUnavailable &&
+                 first.connection->is_broken() && first.connection->last_received() <= began;
+  if (!unheard || closing_.requested()) co_return result;
+  SHOAL_CO_ASSIGN_OR_RETURN(Lane second, co_await lane_to(peer, lane, address, expected, context));
+  co_return co_await second.connection->call(method, std::move(body), sink, context);
+}
+
+Task<Result<Pool::Lane>> Pool::lane_to(Peer& peer, size_t lane, std::string address,
+                                       Hash128 expected, Context context) {
   ConnectionPointer connection = peer.lanes[lane];
+  bool fresh = false;
   // After a power loss nobody tells us that the one at the other end is gone, and another may sit
   // there by now: before its answer counts, a quiet connection is made anew.
   bool other = connection != nullptr && !expected.is_zero() &&
@@ -110,6 +140,7 @@ Task<Result<std::string>> Pool::call_on(Peer& peer, size_t lane, std::string add
   if (connection == nullptr || !connection->usable() || other) {
     put_away(peer, lane);
     connection = nullptr;
+    fresh = true;
     // One attempt for all who want this lane; each waits only as long as it likes.
     auto made = co_await flights_.run(
         fmt::format("{}#{}", address, lane),
@@ -129,7 +160,7 @@ Task<Result<std::string>> Pool::call_on(Peer& peer, size_t lane, std::string add
     co_return fail(Code::kConflict, fmt::format("{} is node {} now, not {}", address,
                                                 answers.to_hex(), expected.to_hex()));
   }
-  co_return co_await connection->call(method, std::move(body), sink, context);
+  co_return Lane{std::move(connection), fresh};
 }
 
 Task<Result<ConnectionPointer>> Pool::connect(std::string address, size_t lane) {

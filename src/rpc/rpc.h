@@ -88,8 +88,10 @@ class RpcPool {
   // `address`: HOST:PORT. `expected`: fail with kConflict if another node answers there (zero:
   // any). The answer's body (protobuf, the method's reply). Payload arrives only if `sink` is
   // given: such calls use the payload lanes, `lane_hint` chooses which. kUnavailable: no connection
-  // or it broke; kCorrupt: bad bytes (the connection is given up); kDeadlineExceeded, kCancelled;
-  // else what the peer said. When it returns nothing writes to the sink's memory any more.
+  // or it broke (one that was idle and breaks without any answer is replaced once by a fresh one,
+  // unless the method changes what the peer keeps); kCorrupt: bad bytes (the connection is given
+  // up); kDeadlineExceeded, kCancelled; else what the peer said. When it returns nothing writes to
+  // the sink's memory any more.
   virtual Task<Result<std::string>> call(std::string address, Hash128 expected, Method method,
                                          std::string body, RpcSink* sink, uint64_t lane_hint,
                                          Context context) = 0;

@@ -13,13 +13,16 @@ inline Context seconds(World& world, int count) {
 struct Pair {
   explicit Pair(Bed& where) : bed(where), server(where.server(), 2), caller(where.caller(), 1) {}
   Task<void> start(RpcServerOptions options = {}, RpcPoolOptions pool_options = {}) {
+    co_await start_server(options);
+    pool = RpcPool::create(caller.context, pool_options);
+  }
+  Task<void> start_server(RpcServerOptions options) {
     options.listen = bed.listen();
     co_await Hop(bed.server());
     auto started = co_await RpcServer::start(server.context, server.handler, options);
     SHOAL_ASSERT(started.has_value(), "the server did not start");
     rpc_server = std::move(*started);
     co_await Hop(bed.caller());
-    pool = RpcPool::create(caller.context, pool_options);
   }
   Task<void> stop() {
     co_await pool->close();

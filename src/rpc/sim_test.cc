@@ -160,5 +160,39 @@ TEST(Faults, never_a_wrong_byte_nor_a_hang) {
   EXPECT_GT(failed, 100u) << "the faults did not bite";
 }
 
+// The server goes and comes again behind a partition that outlives its end of the stream: nobody
+// tells the caller. Its next request must not fail for that.
+Task<void> given_up_in_silence(SimBed& bed) {
+  scenarios::Pair pair(bed);
+  RpcPoolOptions options;
+  options.idle_close = std::chrono::hours(1);
+  co_await pair.start({}, options);
+  EXPECT_OK(co_await pair.call(Method::kHead, "before", pair.soon()));
+  for (Method method : {Method::kHead, Method::kLedgerPut}) {
+    uint64_t connects = pair.caller.metrics.connects.value();
+    uint64_t cut = bed.sim().network().partition({bed.host(1)}, {bed.host(0)}, SimCut::kBothWays);
+    co_await pair.stop_server();
+    (void)co_await sleep_for(bed.caller().executor, seconds(60), {});
+    bed.sim().network().heal(cut);
+    co_await pair.start_server({});
+    auto answer = co_await pair.call(method, "after", pair.soon());
+    if (method == Method::kHead) {
+      EXPECT_OK(answer);
+      EXPECT_EQ(pair.caller.metrics.connects.value(), connects + 1);
+    } else {
+      EXPECT_EQ(answer.error().code(), Code::kUnavailable) << "such requests are not repeated";
+    }
+  }
+  co_await pair.stop();
+}
+
+TEST(Faults, a_connection_that_was_given_up_in_silence_is_replaced) {
+  for (uint64_t seed = 1; seed <= 5; ++seed) {
+    SCOPED_TRACE(seed);
+    SimBed bed(seed);
+    bed.run(given_up_in_silence(bed));
+  }
+}
+
 }  // namespace
 }  // namespace shoal

@@ -29,6 +29,7 @@ class ClientConnection {
 
   // Worth giving further calls to: open, and not silent for so long that calls timed out.
   bool usable() const { return stream_.is_open() && !doubtful_; }
+  bool is_broken() const { return broken_.has_value(); }
   bool idle() const { return live_ == 0 && waiting_ == 0; }
   const HandshakePeer& peer() const { return peer_; }
   SteadyTime last_received() const { return reader_.last_received(); }
