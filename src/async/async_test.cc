@@ -185,6 +185,39 @@ TEST(SingleFlight, calls_once_for_many_askers) {
   EXPECT_EQ(flights.size(), 0u);
 }
 
+using Answer = std::pair<int, bool>;  // and whether the call was forgotten
+
+Task<void> ask_at(Executor& executor, Duration when, SingleFlight<int, int>& flights, int& starts,
+                  Answer& answer) {
+  SHOAL_ASSERT((co_await sleep_for(executor, when, {})).has_value());
+  auto start = [&executor, &starts] { return slow_value(executor, starts); };
+  auto value = co_await flights.run(1, start, {}, &answer.second);
+  answer.first = value.value();
+}
+Task<void> forget_at(Executor& executor, Duration when, SingleFlight<int, int>& flights) {
+  SHOAL_ASSERT((co_await sleep_for(executor, when, {})).has_value());
+  flights.forget(1);
+  flights.forget(2);  // of which there is none
+}
+
+// A change between two questions: the second is not answered by what was asked before it.
+TEST(SingleFlight, a_forgotten_call_is_not_shared) {
+  TestExecutor executor;
+  Gate gate(executor);
+  SingleFlight<int, int> flights(executor, gate);
+  int starts = 0;
+  Answer before;
+  Answer after;
+  gate.spawn(ask_at(executor, milliseconds(1), flights, starts, before));
+  gate.spawn(forget_at(executor, milliseconds(2), flights));
+  gate.spawn(ask_at(executor, milliseconds(3), flights, starts, after));
+  executor.run_until_idle();
+  EXPECT_EQ(starts, 2);
+  EXPECT_EQ(before, Answer(7, true));
+  EXPECT_EQ(after, Answer(7, false));
+  EXPECT_EQ(flights.size(), 0u);
+}
+
 Task<Status> maybe_fail(int index, int& ran) {
   ++ran;
   if (index == 3) co_return fail(Code::kBusy, "three");

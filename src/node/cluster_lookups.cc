@@ -11,6 +11,7 @@ namespace shoal {
 namespace {
 
 constexpr auto kTellLimit = std::chrono::seconds(2);
+constexpr auto kPingLimit = std::chrono::milliseconds(500);
 constexpr size_t kChangedMax = 100'000;
 
 // What the origin or the owner decided; asking somebody else would not change it.
@@ -85,11 +86,18 @@ Task<Result<ObjectInfo>> ClusterLookups::head_at(Member member, std::string obje
   co_return info;
 }
 
-// Whether the member, which failed so, seems to be dead or cut off rather than slow.
-bool ClusterLookups::is_silent(const Member& member, const Error& error) const {
-  if (error.code() == Code::kUnavailable) return true;
-  return error.code() == Code::kDeadlineExceeded &&
-         !pool_.heard_from(member.address, limits_.peer_timeout);
+// That we hear from it proves little: what it sends may arrive while nothing gets there.
+Task<bool> ClusterLookups::is_silent(Member member, Error error, Context context) {
+  if (error.code() == Code::kUnavailable) co_return true;
+  if (error.code() != Code::kDeadlineExceeded) co_return false;
+  if (!pool_.heard_from(member.address, limits_.peer_timeout)) co_return true;
+  wire::PingRequest ping;
+  ping.set_id_high(member.id.high);
+  ping.set_id_low(member.id.low);
+  auto answer =
+      co_await pool_.call(member.address, member.id, Method::kPing, ping.SerializeAsString(),
+                          nullptr, 0, context.tightened(world_.executor, kPingLimit));
+  co_return !answer;
 }
 
 Task<Result<ObjectInfo>> ClusterLookups::head(std::string object, Context context) {
@@ -101,7 +109,7 @@ Task<Result<ObjectInfo>> ClusterLookups::head(std::string object, Context contex
       auto info = co_await head_at(member, object, limit);
       if (info || is_answer(info.error()) || self) co_return info;
       SHOAL_CO_RETURN_IF_ERROR(context.check(world_.executor));
-      if (is_silent(member, info.error())) view_.report(id, false);
+      if (co_await is_silent(member, info.error(), context)) view_.report(id, false);
     }
   }
   co_return co_await origin_.head(std::move(object), context);
@@ -148,15 +156,17 @@ Task<Result<ListPage>> ClusterLookups::list(ListOptions options, Context context
       NodeId id = member.id;
       Context limit = self ? context : context.tightened(world_.executor, limits_.peer_timeout);
       auto page = co_await list_at(member, options, limit);
-      if (!page && page.error().code() == Code::kDeadlineExceeded && !self &&
-          !is_silent(member, page.error())) {
+      if (page || is_answer(page.error()) || self) co_return page;
+      bool silent = co_await is_silent(member, page.error(), context);
+      if (!silent && page.error().code() == Code::kDeadlineExceeded) {
         // A page of a slow origin takes its time; the member still asks for it.
         limit = context.tightened(world_.executor, 10 * limits_.peer_timeout);
         page = co_await list_at(member, options, limit);
+        if (page || is_answer(page.error())) co_return page;
+        silent = co_await is_silent(member, page.error(), context);
       }
-      if (page || is_answer(page.error()) || self) co_return page;
       SHOAL_CO_RETURN_IF_ERROR(context.check(world_.executor));
-      if (is_silent(member, page.error())) view_.report(id, false);
+      if (silent) view_.report(id, false);
     }
   }
   co_return co_await origin_.list(std::move(options), context);

@@ -37,7 +37,8 @@ class ClusterLookups final : public Lookups {
   std::vector<Member> candidates(uint32_t slot) const;
   // How old an answer about the name may be.
   Duration age_max(const std::string& name, Duration ttl) const;
-  bool is_silent(const Member& member, const Error& error) const;
+  // Whether the member, which failed so, seems to be dead or cut off rather than slow.
+  Task<bool> is_silent(Member member, Error error, Context context);
   Task<Result<ObjectInfo>> head_at(Member member, std::string object, Context context);
   Task<Result<ListPage>> list_at(Member member, ListOptions options, Context context);
   Task<void> tell(Member member, std::string object);

@@ -99,7 +99,10 @@ class FileSystemImpl final : public FileSystem {
   Result<Inode*> inode_of(InodeId id);
   Result<Inode*> directory_of(InodeId id);
   Task<Result<Inode*>> resolve(Inode& directory, std::string name, Context context);
-  Task<Result<ObjectInfo>> ask_origin(std::string path, Context context);
+  // `outdated`: this node changed the name after the question was asked.
+  Task<Result<ObjectInfo>> ask_origin(std::string path, Context context, bool* outdated);
+  Task<Result<ObjectInfo>> revalidate(Inode& directory, std::string name, std::string path,
+                                      Context context, bool* outdated);
   Task<Result<ObjectInfo>> head_or_prefix(std::string path);
   Inode& adopt(Inode& directory, const std::string& name, const ObjectInfo& info);
   Inode& adopt_staged(Inode& directory, const std::string& name, const WriteBack::Version& version);

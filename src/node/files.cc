@@ -378,6 +378,7 @@ Task<Result<size_t>> FileSystemImpl::read(HandleId id, uint64_t offset, ByteSpan
 
 void FileSystemImpl::on_committed(const WriteBack::Version& version, const ObjectInfo& info) {
   invalidate_listing(parent_of(version->record.object));
+  heads_.forget(version->record.object);
   Inode* inode = std::exchange(version->inode, nullptr);
   if (inode == nullptr) return;
   SHOAL_ASSERT(inode->staged == version);
@@ -396,6 +397,7 @@ void FileSystemImpl::on_committed(const WriteBack::Version& version, const Objec
 
 void FileSystemImpl::on_conflicted(const WriteBack::Version& version, const std::string& object) {
   invalidate_listing(parent_of(object));
+  heads_.forget(object);
   Inode* inode = version->inode;
   if (inode == nullptr || !inode->attached()) return;
   std::string name(leaf_of(version->record.object));

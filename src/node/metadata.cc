@@ -105,6 +105,7 @@ Task<Status> FileSystemImpl::store_attributes(Inode& inode, FileAttributes attri
   inode.attributes = std::move(attributes);
   if (inode.content.fetcher) inode.content.fetcher->renamed(path, inode.etag);
   invalidate_listing(parent_of(path));
+  heads_.forget(path);
   co_await rekey(path, old_etag, path, inode.etag);
   co_return Status();
 }

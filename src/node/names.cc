@@ -10,18 +10,6 @@
 
 namespace shoal {
 
-namespace {
-
-constexpr size_t kAbsentNamesMax = 4096;  // per directory
-constexpr Duration kRevalidateLimit = std::chrono::seconds(5);
-
-bool is_outage(const Error& error) {
-  return error.code() == Code::kUnavailable || error.code() == Code::kThrottled ||
-         error.code() == Code::kDeadlineExceeded;
-}
-
-}  // namespace
-
 FileSystemImpl::FileSystemImpl(NodeCore& core)
     : core_(core),
       tree_(core.executor()),
@@ -46,9 +34,7 @@ Result<Inode*> FileSystemImpl::inode_of(InodeId id) {
 Result<Inode*> FileSystemImpl::directory_of(InodeId id) {
   SHOAL_ASSIGN_OR_RETURN(Inode * inode, inode_of(id));
   if (!inode->is_directory()) return fail(Code::kNotDirectory, "not a directory");
-  for (Inode* at = inode; at->id != InodeId::kRoot; at = at->parent) {
-    if (at->parent == nullptr) return fail(Code::kNotFound, "the directory was removed");
-  }
+  if (!tree_.has_path(*inode)) return fail(Code::kNotFound, "the directory was removed");
   return inode;
 }
 
@@ -108,6 +94,7 @@ void FileSystemImpl::invalidate_listing(std::string_view directory) {
 
 // After a local change of a name: nothing remembered about it holds.
 void FileSystemImpl::changed_names(Inode& directory, const std::string& name) {
+  if (tree_.has_path(directory)) heads_.forget(join_path(tree_.path(directory), name));
   directory.absent_until.erase(name);
   if (directory.listing != nullptr) {
     directory.listing->usable = false;
@@ -165,95 +152,6 @@ Inode& FileSystemImpl::adopt_staged(Inode& directory, const std::string& name,
   made.staged = version;
   version->inode = &made;
   return made;
-}
-
-Task<Result<ObjectInfo>> FileSystemImpl::head_or_prefix(std::string path) {
-  auto info = co_await core_.lookups->head(path, core_.background());
-  if (info || info.error().code() != Code::kNotFound) co_return info;
-  ListOptions below;
-  below.prefix = path + "/";
-  below.recursive = true;
-  below.entries_max = 1;
-  auto page = co_await core_.lookups->list(below, core_.background());
-  if (!page) co_return fail(std::move(page).error());
-  if (page->objects.empty() && page->prefixes.empty()) co_return info;
-  ObjectInfo directory;
-  directory.name = path;
-  directory.metadata["hdi_isfolder"] = "true";
-  co_return directory;
-}
-
-Task<Result<ObjectInfo>> FileSystemImpl::ask_origin(std::string path, Context context) {
-  std::function<Task<Result<ObjectInfo>>()> start = [this, path] { return head_or_prefix(path); };
-  return heads_.run(path, std::move(start), context);
-}
-
-// The inode of a name, from what is known locally or else from the origin.
-Task<Result<Inode*>> FileSystemImpl::resolve(Inode& directory, std::string name, Context context) {
-  if (name.size() > kNameBytesMax) co_return fail(Code::kNameTooLong, name);
-  InodeUse keep(tree_, directory);
-  std::string path = join_path(tree_.path(directory), name);
-  if (path == ".shoal" || path.starts_with(".shoal/")) {
-    co_return fail(Code::kNotFound, "the prefix .shoal belongs to Shoal");
-  }
-  SHOAL_CO_RETURN_IF_ERROR(validate_object_name(path));
-  Inode* child = tree_.child(directory, name);
-  if (child != nullptr && (child->staged || child->fresh_until > core_.now())) co_return child;
-  if (auto version = write_back_.find(path)) co_return &adopt_staged(directory, name, version);
-  if (write_back_.any_below(path)) {
-    ObjectInfo implied;
-    implied.metadata["hdi_isfolder"] = "true";
-    co_return &adopt(directory, name, implied);
-  }
-  auto absent = directory.absent_until.find(name);
-  if (absent != directory.absent_until.end()) {
-    if (absent->second > core_.now()) co_return fail(Code::kNotFound, path);
-    directory.absent_until.erase(absent);
-  }
-  if (directory.listing != nullptr) {
-    const Listing& listing = *directory.listing;
-    if (!listing.complete || !listing.status || listing.fresh_until <= core_.now()) {
-      if (listing.complete) directory.listing = nullptr;
-    } else if (const ListedEntry* entry = listing.find(name)) {
-      ObjectInfo info{path, entry->size, entry->etag, entry->modified, entry->metadata};
-      if (entry->is_prefix) info.metadata["hdi_isfolder"] = "true";
-      co_return &adopt(directory, name, info);
-    } else {
-      co_return fail(Code::kNotFound, path);
-    }
-  }
-  bool may_be_stale = child != nullptr && core_.options.attr_ttl > Duration(0);
-  if (may_be_stale && origin_away_until_ > core_.now()) {
-    core_.metrics.stale_served.add();
-    co_return child;
-  }
-  auto info = co_await ask_origin(
-      path, may_be_stale ? context.tightened(core_.executor(), kRevalidateLimit) : context);
-  if (!directory.attached()) co_return fail(Code::kNotFound, path);
-  // What happened locally meanwhile wins over the origin's answer.
-  if (auto version = write_back_.find(path)) co_return &adopt_staged(directory, name, version);
-  child = tree_.child(directory, name);
-  if (info) {
-    origin_away_until_ = SteadyTime{};
-    co_return &adopt(directory, name, *info);
-  }
-  if (info.error().code() == Code::kNotFound) {
-    if (child != nullptr && child->staged == nullptr && !write_back_.any_below(path)) {
-      tree_.detach(*child);
-      tree_.drop_if_unused(*child);
-    }
-    if (directory.absent_until.size() >= kAbsentNamesMax) directory.absent_until.clear();
-    if (core_.options.negative_ttl > Duration(0)) {
-      directory.absent_until[name] = core_.now() + core_.negative_ttl_here();
-    }
-  } else if (is_outage(info.error()) && child != nullptr && may_be_stale) {
-    // The origin is away: old attributes are better than none, and said to be so.
-    origin_away_until_ = core_.now() + kRevalidateLimit;
-    core_.metrics.stale_served.add();
-    core_.log.warning("{}: {}; answering from old attributes", path, info.error().to_string());
-    co_return child;
-  }
-  co_return fail(std::move(info).error());
 }
 
 Task<Result<Entry>> FileSystemImpl::lookup(InodeId parent, std::string name, Context context) {

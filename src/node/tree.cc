@@ -92,6 +92,12 @@ std::string Tree::path(const Inode& inode) const {
   return path;
 }
 
+bool Tree::has_path(const Inode& inode) const {
+  const Inode* at = &inode;
+  while (at->id != InodeId::kRoot && at->parent != nullptr) at = at->parent;
+  return at->id == InodeId::kRoot;
+}
+
 Inode* Tree::find_path(std::string_view path) {
   Inode* at = root_;
   while (!path.empty() && at != nullptr) {

@@ -85,6 +85,7 @@ class Tree {
   void drop_if_unused(Inode& inode);
   // "a/b/c"; "" for the root. Only for attached inodes (with all parents attached).
   std::string path(const Inode& inode) const;
+  bool has_path(const Inode& inode) const;
   // The deepest known inode for a path: walks known children only; null when one is unknown.
   Inode* find_path(std::string_view path);
   size_t size() const { return inodes_.size(); }
