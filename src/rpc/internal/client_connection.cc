@@ -343,7 +343,11 @@ Status ClientConnection::verify(Slot& slot, ByteSpan bytes, std::span<const uint
   for (size_t i = 0; i < crcs.size(); ++i) {
     size_t at = i * kPieceBytes;
     size_t length = std::min<size_t>(kPieceBytes, bytes.size() - at);
-    if (crc32c(bytes.subspan(at, length)) == crcs[i]) {
+    bool right = crc32c(bytes.subspan(at, length)) == crcs[i];
+#ifdef SHOAL_CANARY  // the canary plants its bug here: bytes that changed on the way are taken
+    right = true;
+#endif
+    if (right) {
       if (sink.crcs != nullptr) sink.crcs->push_back(crcs[i]);
       sink.arrived += length;
       continue;
