@@ -19,9 +19,12 @@ namespace {
 using Json = nlohmann::ordered_json;
 using RealClock = std::chrono::steady_clock;
 
-// A node by itself moves the same bytes whatever its neighbours do, so that fewer chunks show the
-// same time.
-constexpr uint64_t kAloneChunksMax = 128;
+// A node by itself moves the same bytes whatever its neighbours do, so that few chunks show the
+// same time. They must be small enough for the account to give one to each node within the time-out
+// of a request, which is a real one.
+constexpr uint64_t kAloneChunksMin = 128;
+constexpr uint64_t kAloneAhead = 4;
+constexpr double kAloneChunkSeconds = 15;
 constexpr double kGiga = 1e9;
 
 double seconds_of(Duration duration) { return to_seconds(duration); }
@@ -53,6 +56,10 @@ Forecast begin(const std::string& scenario, const ForecastOptions& options) {
       fmt::format("one simulated chunk of {} KiB stands for {:.4g} MB; sizes and rates "
                   "are divided by {:.4g}",
                   kForecastChunk / kKiB, chunk / 1e6, chunk / static_cast<double>(kForecastChunk)));
+  add("hop",
+      fmt::format("a node passes a simulated chunk on when it has all of it, after {:.4g} ms; "
+                  "a real one passes on each 256 KiB",
+                  chunk / options.nic * 1e3));
   add("not_modelled", "CPU time, disks, limits between switches");
   return forecast;
 }
@@ -91,6 +98,14 @@ double cluster_ceiling(const ForecastOptions& options) {
   return std::max(size / options.nic, size / options.blob_out);
 }
 
+ForecastOptions options_alone(ForecastOptions options) {
+  double in_flight = static_cast<double>(options.size) * static_cast<double>(kAloneAhead);
+  double needed = in_flight * static_cast<double>(options.nodes) / options.blob_out;
+  options.chunks = std::max(kAloneChunksMin, static_cast<uint64_t>(needed / kAloneChunkSeconds));
+  options.ahead = kAloneAhead;
+  return options;
+}
+
 double alone_ceiling(const ForecastOptions& options) {
   auto size = static_cast<double>(options.size);
   auto nodes = static_cast<double>(options.nodes);
@@ -117,9 +132,7 @@ Result<Forecast> forecast_fan_out_read(const ForecastOptions& options) {
   auto size = static_cast<double>(options.size);
   auto nodes = static_cast<double>(options.nodes);
   SHOAL_ASSIGN_OR_RETURN(Measured ours, fan_out(options, options.nodes, true));
-  ForecastOptions fewer = options;
-  fewer.chunks = std::min(options.chunks, kAloneChunksMax);
-  SHOAL_ASSIGN_OR_RETURN(Measured alone, fan_out(fewer, options.nodes, false));
+  SHOAL_ASSIGN_OR_RETURN(Measured alone, fan_out(options_alone(options), options.nodes, false));
   auto& rows = forecast.rows;
   rows.push_back(row("start of all nodes", ours.start, "s"));
   rows.push_back(row("read, last node", ours.last, "s", cluster_ceiling(options), 1.25));

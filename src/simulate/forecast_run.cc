@@ -23,6 +23,15 @@ constexpr double kRealChunk = 8.0 * 1024 * 1024;
 constexpr uint64_t kReadStep = 2 * kForecastChunk;
 constexpr Duration kLimit = hours(24);
 
+// A byte of a real chunk passes through many nodes within a millisecond, a simulated chunk needs
+// its whole time at each of them. Who may call a member silent must wait longer by that.
+constexpr double kStallChunks = 20;
+constexpr double kSlowChunks = 250;
+Duration silence(const ForecastOptions& options, double chunks, Duration at_least) {
+  double chunk = static_cast<double>(options.size) / static_cast<double>(options.chunks);
+  return std::max(at_least, Duration(static_cast<int64_t>(chunks * chunk / options.nic * 1e9)));
+}
+
 uint64_t scaled(double rate, double scale) {
   return std::max<uint64_t>(1, static_cast<uint64_t>(rate / scale));
 }
@@ -63,6 +72,9 @@ ForecastRun::ForecastRun(const ForecastOptions& options, uint64_t nodes, bool to
   daemon.store.disk_reserve = 0;
   daemon.cluster.name = "forecast";
   daemon.cluster.reader.chunk_bytes = kForecastChunk;
+  daemon.cluster.reader.stall = silence(options, kStallChunks, daemon.cluster.reader.stall);
+  daemon.cluster.reader.slow = silence(options, kSlowChunks, daemon.cluster.reader.slow);
+  daemon.cluster.pool.lanes = 1;  // a second connection for payload shares the same card
   daemon.node.memory = 64 * kMiB;
   daemon.node.prefetch_bytes_max = options.ahead * kForecastChunk;
   // One simulated request stands for those of all real chunks in the simulated one.

@@ -170,6 +170,7 @@ class SimFabric {
   void feed_send(SimConnection& connection, int end);
   void feed_file(SimConnection& connection, int end);
   void append(SimPipe& pipe, ConstByteSpan bytes, uint64_t following);
+  void append_zeros(SimPipe& pipe, uint64_t size);
   void append_pages(SimPipe& pipe, std::vector<SimPagePtr> pages, uint64_t begin, uint64_t size);
   void release(SimChunk& chunk);
   void release(std::list<SimChunk>& chunks);

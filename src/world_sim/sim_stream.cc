@@ -14,15 +14,23 @@ namespace shoal {
 namespace {
 
 constexpr uint64_t kSmallChunk = 2 * kKiB;  // small messages of one moment travel together
+// Forecasts move zeros by the gigabyte: so many in a row take no memory on their way.
+constexpr uint64_t kZerosMin = 16 * kKiB;
 constexpr uint64_t kSpareBytesMax = 256 * kMiB;
 constexpr Duration kFirstRetransmission = std::chrono::milliseconds(200);
+
+bool is_zeros(ConstByteSpan bytes) {
+  return bytes.size() >= kZerosMin && bytes[0] == std::byte{0} &&
+         std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
+}
 
 }  // namespace
 
 void SimChunk::take(ByteSpan into) {
   SHOAL_ASSERT(into.size() <= size());
   if (data) std::memcpy(into.data(), data.get() + begin, into.size());
-  for (size_t done = 0; !data && done < into.size();) {
+  if (!data && pages.empty()) std::ranges::fill(into, std::byte{0});
+  for (size_t done = 0; !pages.empty() && done < into.size();) {
     uint64_t at = (begin + done) % kSimPageBytes;
     size_t piece = std::min<uint64_t>(into.size() - done, kSimPageBytes - at);
     std::memcpy(into.data() + done, pages[(begin + done) / kSimPageBytes]->data() + at, piece);
@@ -35,6 +43,7 @@ void SimChunk::flip_bit(uint64_t index, unsigned bit) {
   SHOAL_ASSERT(index < size());
   auto mask = static_cast<std::byte>(1u << bit);
   uint64_t at = begin + index;
+  if (!data && pages.empty()) data = std::make_unique<std::byte[]>(capacity);
   if (data) {
     data[at] ^= mask;
     return;
@@ -178,6 +187,7 @@ void SimFabric::send_reset(SimConnection& connection, int e) {
 }
 
 void SimFabric::append(SimPipe& pipe, ConstByteSpan bytes, uint64_t following) {
+  if (is_zeros(bytes)) return append_zeros(pipe, bytes.size());
   while (!bytes.empty()) {
     bool fits = !pipe.queued.empty() && pipe.queued.back().data != nullptr &&
                 pipe.queued.back().end < pipe.queued.back().capacity &&
@@ -200,6 +210,16 @@ void SimFabric::append(SimPipe& pipe, ConstByteSpan bytes, uint64_t following) {
     chunk.end += count;
     pipe.queued_bytes += count;
     bytes = bytes.subspan(count);
+  }
+}
+
+void SimFabric::append_zeros(SimPipe& pipe, uint64_t size) {
+  while (size > 0) {
+    SimChunk& chunk = pipe.queued.emplace_back();
+    chunk.end = chunk.capacity = std::min(size, options_.chunk_bytes);
+    buffered_ += chunk.end;
+    pipe.queued_bytes += chunk.end;
+    size -= chunk.end;
   }
 }
 
@@ -244,7 +264,9 @@ void SimFabric::feed_send(SimConnection& connection, int e) {
   while (flight->progress < total && pipe.queued_bytes < options_.send_buffer) {
     ConstByteSpan rest = parts[flight->part].subspan(flight->part_offset);
     size_t count = std::min<uint64_t>(rest.size(), options_.send_buffer - pipe.queued_bytes);
-    append(pipe, rest.first(count), total - flight->progress - count);
+    // What follows shares the chunk, unless it takes no memory.
+    bool alone = flight->part + 1 < parts.size() && is_zeros(parts[flight->part + 1]);
+    append(pipe, rest.first(count), alone ? 0 : total - flight->progress - count);
     flight->progress += count;
     flight->part_offset += count;
     if (flight->part_offset == parts[flight->part].size()) {

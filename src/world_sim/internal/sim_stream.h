@@ -39,7 +39,8 @@ struct SimChunk {
   enum class Kind { kBytes, kOpen, kEnd };
   Kind kind = Kind::kBytes;
   std::unique_ptr<std::byte[]> data;  // either this
-  std::vector<SimPagePtr> pages;      // or pages of a file, which nobody copies on the way
+  std::vector<SimPagePtr> pages;      // or pages of a file, which nobody copies on the way; none of
+                                      // both: zeros
   uint64_t begin = 0;                 // bytes before it have been read or are none of ours
   uint64_t end = 0;
   uint64_t capacity = 0;
