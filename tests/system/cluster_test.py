@@ -60,6 +60,21 @@ def wait_for_members(nodes, expected, seconds=30):
         raise AssertionError(f"{error}; wanted {expected}, seen {seen}") from None
 
 
+def crc32c(data):
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+    return (crc ^ 0xFFFFFFFF).to_bytes(4, "little")
+
+
+def of_format(stored, number):
+    """A stored map as a program with that map format would write its header."""
+    head = stored[:8] + number.to_bytes(4, "little") + stored[12:20]
+    return head + crc32c(head) + stored[24:]
+
+
 def all_up(count, **others):
     return {**{f"n{i}": "up" for i in range(count)}, **others}
 
@@ -254,6 +269,21 @@ class EightNodes(ClusterTest):
         self.read_whole(self.lab, [2, 7], "without-map", MIB)
 
 
+    def test_a_map_from_a_newer_version(self):
+        stored = self.lab.get(".shoal/eight/map")
+        self.assertEqual(of_format(stored, 1), stored, "the header is as this test knows it")
+        self.lab.put(".shoal/eight/map", of_format(stored, 7))
+        try:
+            said = self.refused()
+        finally:
+            self.lab.put(".shoal/eight/map", stored)
+        self.assertIn("format 7", said)
+        self.assertIn("run the version of shoal that the other nodes run", said)
+        self.lab.add("with-newer-map", MIB)
+        self.read_whole(self.lab, [1, 6], "with-newer-map", MIB)
+        wait_for_members(self.nodes, all_up(8))
+
+
 class Changes(ClusterTest):
     """Nodes die, return, join and leave; each test has a cluster of its own."""
 
@@ -323,6 +353,32 @@ class Changes(ClusterTest):
         self.read_whole(self.lab, [0, 1, 2], "warm", 96 * MIB, seed=5)
         self.assertEqual(self.lab.origin_gets("warm"), gets, "it was handed over")
         self.end_load(3)
+
+    def lose_the_map(self, change):
+        """What the log of node 0 says after `change` took the right to write the map away and a
+        node died, which the map would have to say."""
+        self.lab.add("load", 64 * MIB, seed=8)
+        before = self.nodes[0].own()["map"]["version"]
+        change()
+        self.nodes[3].kill9()
+        self.read_whole(self.lab, [0, 1, 2], "load", 64 * MIB, seed=8)
+        harness.eventually(lambda: any("may not be written" in node.log()
+                                       for node in self.nodes[:3]), "a warning")
+        self.assertEqual(self.nodes[0].own()["map"]["version"], before)
+        self.lab.add("later", 16 * MIB, seed=9)
+        self.read_whole(self.lab, [2], "later", 16 * MIB, seed=9)
+        return next(node.log() for node in self.nodes[:3] if "may not be written" in node.log())
+
+    def test_lost_permission_to_write_the_map(self):
+        said = self.lose_the_map(lambda: self.lab.faults(script=[
+            {"fault": "expired_token", "method": "PUT", "target": ".shoal/changing/map",
+             "count": 1_000_000}]))
+        self.assertIn(".shoal/changing/map", said)
+        self.assertIn("going on with the map as it is", said)
+        self.lab.faults(script=[])
+        wait_for_members(self.nodes[:3], all_up(3, n3="down"), 30)
+        harness.eventually(lambda: any("may be written again" in node.log()
+                                       for node in self.nodes[:3]), "the good news")
 
     def test_a_pulled_cable(self):
         self.load()
