@@ -301,6 +301,8 @@ class Server final : public AdminServer {
   bool stream(Job& job, httplib::DataSink& sink) {
     if (stopping_) return false;
     auto snapshot = job.wait(kProgressPause);
+    // What was found is told once, at the end.
+    if (!snapshot.outcome) snapshot.progress.findings.clear();
     std::string lines = encode_progress(snapshot.progress);
     if (snapshot.outcome) lines += encode_outcome(*snapshot.outcome);
     if (!sink.is_writable() || !sink.write(lines.data(), lines.size())) return false;

@@ -12,6 +12,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr size_t kPathsMax = 10000;
+constexpr uint64_t kKeepLastMax = 999'999;
 
 std::string line_of(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
@@ -49,7 +50,11 @@ std::string encode_job_request(const JobRequest& request, bool detach) {
                {"encoded", true},
                {"level", request.level},
                {"detach", detach},
-               {"everywhere", request.everywhere}};
+               {"everywhere", request.everywhere},
+               {"pointer", percent_encode(request.pointer, false)},
+               {"keep_last", request.keep_last},
+               {"rate", request.rate},
+               {"all", request.all}};
   if (request.timeout) {
     json["timeout_ms"] =
         std::chrono::duration_cast<std::chrono::milliseconds>(*request.timeout).count();
@@ -91,20 +96,30 @@ Result<DecodedJob> decode_job_request(JobKind kind, std::string_view body) {
     }
     job.request.timeout = std::chrono::milliseconds(timeout->get<uint64_t>());
   }
+  SHOAL_ASSIGN_OR_RETURN(job.request.pointer, percent_decode(text_or(json, "pointer", "latest")));
+  uint64_t keep_last = count_or_zero(json, "keep_last");
+  if (keep_last > kKeepLastMax) {
+    return fail(Code::kInvalidArgument, "\"keep_last\" must be a number below 1,000,000");
+  }
+  job.request.keep_last = static_cast<uint32_t>(keep_last);
+  job.request.rate = count_or_zero(json, "rate");
+  job.request.all = is_true(json, "all");
   job.detach = is_true(json, "detach");
   job.request.everywhere = is_true(json, "everywhere");
   return job;
 }
 
 std::string encode_progress(const JobProgress& p) {
-  return line_of({{"event", "progress"},
-                  {"bytes_done", p.bytes_done},
-                  {"bytes_total", p.bytes_total},
-                  {"objects_done", p.objects_done},
-                  {"objects_total", p.objects_total},
-                  {"failures", p.failures},
-                  {"current", p.current},
-                  {"last_error", p.last_error}});
+  Json json = {{"event", "progress"},
+               {"bytes_done", p.bytes_done},
+               {"bytes_total", p.bytes_total},
+               {"objects_done", p.objects_done},
+               {"objects_total", p.objects_total},
+               {"failures", p.failures},
+               {"current", p.current},
+               {"last_error", p.last_error}};
+  if (!p.findings.empty()) json["findings"] = p.findings;
+  return line_of(json);
 }
 
 std::string encode_outcome(const Status& outcome) {
@@ -129,6 +144,11 @@ Result<JobEvent> decode_event(std::string_view line) {
     p.failures = count_or_zero(json, "failures");
     p.current = text_or(json, "current", "");
     p.last_error = text_or(json, "last_error", "");
+    if (auto lines = json.find("findings"); lines != json.end() && lines->is_array()) {
+      for (const Json& line : *lines) {
+        if (line.is_string()) p.findings.push_back(line.get<std::string>());
+      }
+    }
     return p;
   }
   if (event == "started") return JobStarted{};

@@ -61,7 +61,7 @@ class CommandLine(unittest.TestCase):
         top = self.shoal("--help")
         self.assertEqual(top.returncode, 0)
         for command in ("mount", "serve", "unmount", "status", "warm", "sync", "pin", "unpin",
-                        "evict", "doctor", "completion", "version"):
+                        "evict", "publish", "scrub", "doctor", "completion", "version"):
             self.assertIn(f"\n  {command} ", top.stdout)
             one = self.shoal(command, "--help")
             self.assertEqual(one.returncode, 0, one)

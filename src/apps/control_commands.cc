@@ -1,4 +1,5 @@
-// status, sync, warm, pin, unpin, evict, drain: all talk to a running node through AdminClient.
+// status, sync, publish, scrub, warm, pin, unpin, evict, drain: all talk to a running node through
+// AdminClient.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -105,6 +106,10 @@ struct JobArguments {
   std::string timeout;
   bool wait = false;
   bool everywhere = false;
+  std::string pointer = "latest";
+  uint32_t keep_last = 0;
+  std::string rate;
+  bool all = false;
 };
 
 struct Target {
@@ -139,6 +144,12 @@ Result<std::vector<Target>> targets_of(const JobArguments& arguments) {
   request.kind = arguments.kind;
   request.level = arguments.level;
   request.everywhere = arguments.everywhere;
+  request.pointer = arguments.pointer;
+  request.keep_last = arguments.keep_last;
+  request.all = arguments.all;
+  if (!arguments.rate.empty()) {
+    SHOAL_ASSIGN_OR_RETURN(request.rate, parse_size(arguments.rate));
+  }
   if (!arguments.timeout.empty()) {
     SHOAL_ASSIGN_OR_RETURN(request.timeout, parse_duration(arguments.timeout));
   }
@@ -171,8 +182,17 @@ Result<std::vector<Target>> targets_of(const JobArguments& arguments) {
   return targets;
 }
 
-std::string summary(JobKind kind, const JobProgress& p, double seconds) {
-  switch (kind) {
+std::string summary(const JobArguments& arguments, const JobProgress& p, double seconds) {
+  switch (arguments.kind) {
+    case JobKind::kPublish:
+      return fmt::format("published {}; {}{} names it ({} to wait for, {:.1f} s)",
+                         arguments.level == "durable" ? "in the origin" : "on the nodes",
+                         arguments.pointer, arguments.level == "durable" ? "" : ".replicated",
+                         format_size(p.bytes_total), seconds);
+    case JobKind::kScrub:
+      return fmt::format("{} files, {} in the origin are as they were written{} ({:.1f} s)",
+                         p.objects_done, format_size(p.bytes_done),
+                         p.current.empty() ? "" : "; " + p.current, seconds);
     case JobKind::kSync:
       return fmt::format("everything is in the origin ({} uploaded meanwhile)",
                          format_size(p.bytes_done));
@@ -209,13 +229,14 @@ int run_job(const JobArguments& arguments) {
         },
         last);
     printer.clear();
+    for (const std::string& line : last.findings) fmt::print("{}\n", line);
     if (!outcome) {
       worst = std::max(worst, fail_with(outcome.error()));
       if (!last.last_error.empty()) fmt::print(stderr, "       last error: {}\n", last.last_error);
     } else if (detach) {
       fmt::print("warming in the background; see shoal status\n");
     } else {
-      fmt::print("{}\n", summary(arguments.kind, last, printer.seconds()));
+      fmt::print("{}\n", summary(arguments, last, printer.seconds()));
     }
   }
   return worst;
@@ -225,8 +246,8 @@ CLI::App* add_job(CLI::App& app, Run& run, JobKind kind, const std::string& help
                   std::shared_ptr<JobArguments>& arguments) {
   auto* command = app.add_subcommand(std::string(job_name(kind)), help);
   command->group("Use");
-  arguments =
-      std::make_shared<JobArguments>(JobArguments{kind, {}, {}, "durable", {}, false, false});
+  arguments = std::make_shared<JobArguments>();
+  arguments->kind = kind;
   command
       ->add_option("path", arguments->paths,
                    "Files or directories in a mount (with --at: object names)")
@@ -236,6 +257,74 @@ CLI::App* add_job(CLI::App& app, Run& run, JobKind kind, const std::string& help
       ->type_name("ADDR:PORT");
   command->callback([&run, arguments] { run = [arguments] { return run_job(*arguments); }; });
   return command;
+}
+
+const CLI::Validator kIsDuration(
+    [](const std::string& text) {
+      auto duration = parse_duration(text);
+      return duration ? std::string() : duration.error().message();
+    },
+    "");
+
+const CLI::Validator kIsSize(
+    [](const std::string& text) {
+      auto size = parse_size(text);
+      return size ? std::string() : size.error().message();
+    },
+    "");
+
+void add_publish(CLI::App& app, Run& run) {
+  std::shared_ptr<JobArguments> arguments;
+  auto* publish =
+      add_job(app, run, JobKind::kPublish,
+              "Make a checkpoint directory visible as one, when all of it is safe", arguments);
+  publish
+      ->add_option("--latest", arguments->pointer,
+                   "The pointer beside the directory that then names it; NAME.replicated does so "
+                   "earlier, on the nodes (default latest)")
+      ->type_name("NAME");
+  publish
+      ->add_option("--level", arguments->level,
+                   "What to wait for: replicated (the rest goes on in the background) or durable "
+                   "(default)")
+      ->type_name("LEVEL")
+      ->check(CLI::IsMember({"replicated", "durable"}));
+  publish
+      ->add_option("--keep-last", arguments->keep_last,
+                   "Remove older published directories beside it, but for the newest N")
+      ->type_name("N")
+      ->check(CLI::Range(1, 999'999));
+  publish
+      ->add_option("--timeout", arguments->timeout,
+                   "Give up waiting after this long (default never)")
+      ->type_name("TIME")
+      ->check(kIsDuration);
+  publish->footer(
+      "Waits for the files that any node wrote below the directory, leaves a manifest in it "
+      "(name,\n"
+      "size and checksum of each file) and moves the pointer. A reader of the origin never sees\n"
+      "the pointer before what it names.\n\n"
+      "Examples:\n  shoal publish /mnt/run/step-1000 --keep-last 3\n"
+      "  shoal publish /mnt/run/step-1000 --level replicated --timeout 5m");
+}
+
+void add_scrub(CLI::App& app, Run& run) {
+  std::shared_ptr<JobArguments> arguments;
+  auto* scrub = add_job(app, run, JobKind::kScrub,
+                        "Compare what the origin holds with what was written", arguments);
+  scrub->add_option("--rate", arguments->rate, "Read at most so many bytes a second, like 200MiB")
+      ->type_name("SIZE")
+      ->check(kIsSize);
+  scrub->add_flag("--all", arguments->all, "Name files that are as they should be, too");
+  scrub->add_option("--timeout", arguments->timeout, "Give up after this long (default never)")
+      ->type_name("TIME")
+      ->check(kIsDuration);
+  scrub->footer(
+      "Reads the origin itself, not the cache, and compares it with the checksums in the objects'\n"
+      "metadata and in manifests (shoal publish). Names each file that does not match, with the\n"
+      "first byte from which it does not, and each that is missing. Exit status 1 if there are "
+      "any.\n\n"
+      "Examples:\n  shoal scrub /mnt/run/step-1000\n  shoal scrub /mnt --rate 200MiB");
 }
 
 void add_drain(CLI::App& app, Run& run) {
@@ -268,13 +357,6 @@ void add_drain(CLI::App& app, Run& run) {
   });
 }
 
-const CLI::Validator kIsDuration(
-    [](const std::string& text) {
-      auto duration = parse_duration(text);
-      return duration ? std::string() : duration.error().message();
-    },
-    "");
-
 }  // namespace
 
 void add_control_commands(CLI::App& app, Run& run) {
@@ -304,6 +386,8 @@ void add_control_commands(CLI::App& app, Run& run) {
   sync->footer(
       "Examples:\n  shoal sync /mnt/data/checkpoint-1000 --timeout 10m\n  shoal sync /mnt/data");
 
+  add_publish(app, run);
+  add_scrub(app, run);
   auto* warm =
       add_job(app, run, JobKind::kWarm, "Fetch files into the cache ahead of reads", arguments);
   warm->add_flag("--wait", arguments->wait, "Wait for the end and show progress");

@@ -6,13 +6,15 @@
 
 namespace shoal {
 namespace {
-constexpr std::array<std::pair<std::string_view, JobKind>, 6> kJobs = {
+constexpr std::array<std::pair<std::string_view, JobKind>, 8> kJobs = {
     {{"sync", JobKind::kSync},
      {"warm", JobKind::kWarm},
      {"pin", JobKind::kPin},
      {"unpin", JobKind::kUnpin},
      {"evict", JobKind::kEvict},
-     {"drain", JobKind::kDrain}}};
+     {"drain", JobKind::kDrain},
+     {"publish", JobKind::kPublish},
+     {"scrub", JobKind::kScrub}}};
 }  // namespace
 
 Job::Snapshot Job::wait(std::chrono::milliseconds limit) {

@@ -16,14 +16,18 @@
 
 namespace shoal {
 
-enum class JobKind { kSync, kWarm, kPin, kUnpin, kEvict, kDrain };
+enum class JobKind { kSync, kWarm, kPin, kUnpin, kEvict, kDrain, kPublish, kScrub };
 
 struct JobRequest {
   JobKind kind = JobKind::kSync;
   std::vector<std::string> paths;   // object names or prefixes; "" is everything. kDrain: one node
-  std::string level = "durable";    // kSync
+  std::string level = "durable";    // kSync, kPublish
   std::optional<Duration> timeout;  // nothing: as long as it takes
   bool everywhere = false;          // kWarm: into every member's cache
+  std::string pointer = "latest";   // kPublish
+  uint32_t keep_last = 0;           // kPublish; 0: all
+  uint64_t rate = 0;                // kScrub: bytes per second; 0: no limit
+  bool all = false;                 // kScrub: tell of what is as it should be, too
 };
 
 struct JobProgress {
@@ -34,6 +38,7 @@ struct JobProgress {
   uint64_t failures = 0;  // objects that could not be done
   std::string current;
   std::string last_error;
+  std::vector<std::string> findings;  // kScrub: one line each
 };
 
 // Work in progress on a node. Shared, because the node and whoever asked may each leave first.

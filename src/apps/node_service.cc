@@ -219,6 +219,12 @@ Task<Status> NodeService::work(std::shared_ptr<Flow> flow, Context context) {
       case JobKind::kDrain:
         SHOAL_CO_RETURN_IF_ERROR(co_await drain(flow, path, context));
         break;
+      case JobKind::kPublish:
+        SHOAL_CO_RETURN_IF_ERROR(co_await publish(flow, path, context));
+        break;
+      case JobKind::kScrub:
+        SHOAL_CO_RETURN_IF_ERROR(co_await scrub(flow, path, context));
+        break;
       case JobKind::kPin:
       case JobKind::kUnpin: {
         bool pinned = flow->request.kind == JobKind::kPin;
@@ -275,6 +281,45 @@ Task<Status> NodeService::warm(std::shared_ptr<Flow> flow, std::string path, Con
   SHOAL_CO_RETURN_IF_ERROR(co_await node_.warm(path, flow->request.everywhere, progress, context));
   flow->done = last;
   co_return Status{};
+}
+
+Task<Status> NodeService::publish(std::shared_ptr<Flow> flow, std::string directory,
+                                  Context context) {
+  PublishOptions options;
+  options.level = flow->request.level == "replicated" ? AckLevel::kReplicated : AckLevel::kDurable;
+  options.pointer = flow->request.pointer;
+  options.keep_last = flow->request.keep_last;
+  auto progress = [flow](const PublishProgress& now) {
+    JobProgress report = flow->done;
+    report.bytes_done += now.bytes_done;
+    report.bytes_total += now.bytes_total;
+    report.objects_done += now.files_done;
+    report.objects_total += now.files_total;
+    report.current = now.stage;
+    report.failures = now.last_error.empty() ? 0 : 1;
+    report.last_error = now.last_error;
+    flow->job->report(std::move(report));
+  };
+  co_return co_await node_.publish(std::move(directory), std::move(options), progress, context);
+}
+
+Task<Status> NodeService::scrub(std::shared_ptr<Flow> flow, std::string path, Context context) {
+  ScrubOptions options{flow->request.rate, flow->request.all};
+  JobProgress last = flow->done;
+  auto progress = [flow, &last](const ScrubProgress& now) {
+    last = flow->done;
+    last.bytes_done += now.bytes_done;
+    last.bytes_total += now.bytes_total;
+    last.objects_done += now.files_done;
+    last.objects_total += now.files_total;
+    last.failures += now.mismatched + now.missing;
+    if (now.unrecorded > 0) last.current = fmt::format("{} without a checksum", now.unrecorded);
+    last.findings.insert(last.findings.end(), now.findings.begin(), now.findings.end());
+    flow->job->report(last);
+  };
+  Status status = co_await node_.scrub(std::move(path), options, progress, context);
+  flow->done = std::move(last);
+  co_return status;
 }
 
 Task<Status> NodeService::drain(std::shared_ptr<Flow> flow, std::string member, Context context) {

@@ -47,6 +47,8 @@ class NodeService final : public NodeControl {
   Task<Status> work(std::shared_ptr<Flow> flow, Context context);
   Task<Status> sync(std::shared_ptr<Flow> flow, std::string path, Context context);
   Task<Status> warm(std::shared_ptr<Flow> flow, std::string path, Context context);
+  Task<Status> publish(std::shared_ptr<Flow> flow, std::string directory, Context context);
+  Task<Status> scrub(std::shared_ptr<Flow> flow, std::string path, Context context);
   Task<Status> drain(std::shared_ptr<Flow> flow, std::string member, Context context);
   Task<void> begin_there();
   Task<void> give_back_memory();

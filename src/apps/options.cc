@@ -106,6 +106,39 @@ Status set_ack(Options& options, const std::string& value) {
   return {};
 }
 
+// "DIR=LEVEL,DIR=LEVEL": directories as they are called below the mountpoint.
+Status set_ack_below(Options& options, const std::string& value) {
+  options.ack_below.clear();
+  for (size_t at = 0; at <= value.size();) {
+    size_t comma = std::min(value.find(',', at), value.size());
+    std::string one = value.substr(at, comma - at);
+    at = comma + 1;
+    size_t equals = one.rfind('=');
+    if (equals == std::string::npos || equals == 0) {
+      return fail(Code::kInvalidArgument,
+                  fmt::format("\"{}\" is not DIR=LEVEL; write it like run/ckpt=replicated", one));
+    }
+    std::string directory = one.substr(0, equals);
+    while (directory.ends_with('/')) directory.pop_back();
+    Options level;
+    SHOAL_RETURN_IF_ERROR(set_ack(level, one.substr(equals + 1)));
+    if (directory.empty() || directory.starts_with('/')) {
+      return fail(Code::kInvalidArgument,
+                  fmt::format("\"{}\" must be a directory below the mountpoint, like run/ckpt",
+                              one.substr(0, equals)));
+    }
+    options.ack_below[std::move(directory)] = std::move(level.ack);
+  }
+  return {};
+}
+
+Status set_upload_rate(Options& options, const std::string& value) {
+  SHOAL_ASSIGN_OR_RETURN(uint64_t bytes, parse_size(value));
+  if (bytes < kMiB) return fail(Code::kInvalidArgument, "the least is 1 MiB");
+  options.upload_rate = bytes;
+  return {};
+}
+
 Status check_endpoint(const std::string& value, const std::string& example, uint32_t port_min) {
   size_t colon = value.rfind(':');
   if (colon == std::string::npos || colon == 0) {
@@ -234,6 +267,9 @@ constexpr OptionSpec kSpecs[] = {
      "What close() waits for: local (on this node's disk), replicated (on those of --replicas nodes)"
      " or durable (committed in the origin)", false,
      set_ack},
+    {"ack-below", kPromise, OptionKind::kText, "DIR=LEVEL,...", "",
+     "The same for files below directories of the mount; a file's or directory's xattr user.shoal.ack"
+     " comes before it", false, set_ack_below},
     {"upload-delay", kPromise, OptionKind::kDuration, "TIME", "500ms",
      "Wait this long after close before uploading, so that rewrites and deletes cost no upload", false,
      [](Options& o, const std::string& v) { return set_duration(o.upload_delay, v); }},
@@ -276,6 +312,8 @@ constexpr OptionSpec kSpecs[] = {
      "Most bytes a second that a leaving node's data may bring in here; reads come first", false,
      set_hand_over_rate},
 
+    {"upload-rate", kOrigin, OptionKind::kSize, "SIZE", "no limit",
+     "Most bytes a second that this node sends to the origin", false, set_upload_rate},
     {"origin-timeout", kOrigin, OptionKind::kDuration, "TIME", "60s",
      "Longest time for one background request to the origin, retries included; uploads are retried for ever", false,
      [](Options& o, const std::string& v) { return set_positive_duration(o.origin_timeout, v); }},

@@ -47,7 +47,9 @@ struct Options {
   uint32_t replicas = 2;
   bool ack_degraded = false;
   Duration ack_timeout = std::chrono::seconds(30);
-  std::optional<uint64_t> hand_over_rate;  // bytes per second
+  std::optional<uint64_t> hand_over_rate;        // bytes per second
+  uint64_t upload_rate = 0;                      // bytes per second; 0: no limit
+  std::map<std::string, std::string> ack_below;  // by directory (object name)
 
   // Origin.
   Duration origin_timeout = std::chrono::seconds(60);   // one operation, retries included

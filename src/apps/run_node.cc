@@ -4,6 +4,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <filesystem>
 #include <memory>
@@ -112,7 +113,11 @@ Status RunningParts::start() {
   SHOAL_RETURN_IF_ERROR(start_origin());
   SHOAL_RETURN_IF_ERROR(start_store());
   SHOAL_RETURN_IF_ERROR(bind_admin());
-  if (options_.ack == "replicated" && options_.cluster.empty()) {
+  bool replicates = options_.ack == "replicated" ||
+                    std::ranges::any_of(options_.ack_below, [](const auto& below) {
+                      return below.second == "replicated";
+                    });
+  if (replicates && options_.cluster.empty()) {
     return fail(Code::kInvalidArgument, "--ack replicated needs other nodes; give --cluster NAME");
   }
   if (!options_.cluster.empty()) SHOAL_RETURN_IF_ERROR(start_cluster());
@@ -268,9 +273,11 @@ Status RunningParts::start_node() {
   node.hand_over_rate = options_.hand_over_rate.value_or(node.hand_over_rate);
   node.attr_ttl = options_.attr_ttl;
   node.negative_ttl = options_.negative_ttl;
-  node.ack = options_.ack == "durable"      ? AckLevel::kDurable
-             : options_.ack == "replicated" ? AckLevel::kReplicated
-                                            : AckLevel::kLocal;
+  node.ack = *parse_ack(options_.ack);
+  for (const auto& [directory, level] : options_.ack_below) {
+    node.ack_below[directory] = *parse_ack(level);
+  }
+  node.upload_rate = options_.upload_rate;
   node.replication.replicas = options_.replicas;
   node.replication.ack_degraded = options_.ack_degraded;
   node.replication.ack_timeout = options_.ack_timeout;

@@ -5,6 +5,8 @@
 #include <charconv>
 
 #include "base/object_name.h"
+#include "replication/manifest.h"
+#include "replication/recorded_crcs.h"
 
 namespace shoal {
 
@@ -49,6 +51,19 @@ bool take_xattr(std::string_view key, std::string_view value, FileAttributes& at
 
 }  // namespace
 
+std::optional<AckLevel> parse_ack(std::string_view text) {
+  for (AckLevel level : {AckLevel::kLocal, AckLevel::kReplicated, AckLevel::kDurable}) {
+    if (text == ack_name(level)) return level;
+  }
+  return std::nullopt;
+}
+
+std::string_view ack_name(AckLevel level) {
+  return level == AckLevel::kLocal        ? "local"
+         : level == AckLevel::kReplicated ? "replicated"
+                                          : "durable";
+}
+
 FileAttributes decode_attributes(const Metadata& metadata) {
   FileAttributes attributes;
   for (const auto& [key, value] : metadata) {
@@ -62,7 +77,9 @@ FileAttributes decode_attributes(const Metadata& metadata) {
       if (auto ns = parse_number<int64_t>(value, 10)) attributes.modified = WallTime(Duration(*ns));
     } else if (key == "shoalwriteid") {
       attributes.write_id = value;
-    } else if (key == "shoalancestors" || key == "shoalorphan") {
+    } else if (key == kCrcsName) {
+      attributes.crcs = value;
+    } else if (key == "shoalancestors" || key == "shoalorphan" || key == kGateName) {
       // Of the staged record, not of the file.
     } else if (key == "hdi_isfolder") {
       if (value == "true" || value == "True") attributes.kind = FileKind::kDirectory;
@@ -84,6 +101,7 @@ Result<Metadata> encode_attributes(const FileAttributes& attributes) {
     metadata["shoalmtime"] = fmt::format("{}", attributes.modified->time_since_epoch().count());
   }
   if (!attributes.write_id.empty()) metadata["shoalwriteid"] = attributes.write_id;
+  if (!attributes.crcs.empty()) metadata[kCrcsName] = attributes.crcs;
   if (attributes.kind == FileKind::kDirectory) metadata["hdi_isfolder"] = "true";
   if (attributes.kind == FileKind::kSymlink) metadata["is_symlink"] = "true";
   for (const auto& [name, value] : attributes.xattrs) {

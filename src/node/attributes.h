@@ -27,12 +27,23 @@ struct FileAttributes {
   std::optional<WallTime> modified;
   std::map<std::string, std::string> xattrs;  // "user.name" -> value
   std::string write_id;                       // of the commit that made this version; may be empty
+  std::string crcs;                           // of the content (recorded_crcs.h); may be empty
   Metadata other;                             // what we do not know
 };
 
 FileAttributes decode_attributes(const Metadata& metadata);
 // Fails with kTooLarge above the origin's 8 KiB of metadata.
 Result<Metadata> encode_attributes(const FileAttributes& attributes);
+
+// What close and fsync wait for: this node's disk, the disks of `replicas` nodes, the origin.
+enum class AckLevel { kLocal, kReplicated, kDurable };
+
+// The extended attribute that says what close() of a file, or of files below a directory, waits
+// for.
+inline constexpr const char* kAckName = "user.shoal.ack";
+// "local", "replicated", "durable".
+std::optional<AckLevel> parse_ack(std::string_view text);
+std::string_view ack_name(AckLevel level);
 
 inline constexpr size_t kMetadataBytesMax = 8 * kKiB - 256;
 

@@ -75,6 +75,20 @@ class FileSystemImpl final : public FileSystem {
   // Seals and replicates them; returns when all are on enough nodes.
   Task<Status> replicate_below(std::string path, std::function<void(const SyncProgress&)> progress,
                                Context context);
+  // --- for Publisher: files by path (path_deeds.cc) ---
+  // What close() waits for, of files in the directory that say nothing themselves.
+  Task<Result<AckLevel>> ack_below(std::string path, Context context);
+  // kNotFound, or kInvalidArgument if it is a file.
+  Task<Status> expect_directory(std::string path, Context context);
+  // A file made beside its name and moved there in one step. Closed and on this node's disk; it is
+  // not committed before the origin has what the gate says (manifest.h; empty: nothing).
+  Task<Result<WriteBack::Version>> put_file(std::string path, std::string content, std::string gate,
+                                            Context context);
+  Task<Status> replicate_now(WriteBack::Version version, Context context);
+  Task<Status> rename_path(std::string from, std::string to, Context context);  // in one directory
+  // Removes the directory and all below it; `last` (a file) after all other files.
+  Task<Status> remove_below(std::string directory, std::string last, Context context);
+
   // Brings one object of the origin into the cache.
   Task<Status> warm_object(const ObjectInfo& info, std::function<void(uint64_t)> progress,
                            Context context);
@@ -135,6 +149,11 @@ class FileSystemImpl final : public FileSystem {
   Task<Status> rename_one_object(ObjectInfo info, std::string to, Context context);
   void rename_in_tree(Inode& inode, Inode& directory, const std::string& name);
 
+  // path_deeds.cc
+  Task<Result<InodeUse>> walk(std::string path, Context context);
+  Task<Status> write_new(HandleId handle, const std::string& content, Context context);
+  Task<Status> unlink_path(std::string path, Context context);
+
   // files.cc
   Result<std::shared_ptr<Handle>> handle_of(HandleId id);
   HandleId add_handle(Inode& inode, uint32_t flags);
@@ -164,7 +183,8 @@ class FileSystemImpl final : public FileSystem {
   void touch(Inode& inode);
 
   // replicate.cc
-  bool replicates() const;
+  AckLevel ack_of(const Inode& inode) const;
+  bool replicates(const Inode& inode) const;
   // Tells the copies on other nodes of a change of [range.offset, range.end()), now `size` long.
   void note_change(Inode& inode, Range range, uint64_t size);
   void note_resize(Inode& inode, uint64_t size);
@@ -172,6 +192,8 @@ class FileSystemImpl final : public FileSystem {
   LedgerRecord record_of(const StagedVersion& version) const;
   Task<Status> replicate(WriteBack::Version version, Context context);
   Task<Status> replicate_one(WriteBack::Version version, Context context);
+  void replicate_in_background(const WriteBack::Version& version);
+  static Task<void> replicate_for_others(FileSystemImpl* self, WriteBack::Version version);
   Task<void> replicate_renamed(WriteBack::Version version, Context context);
   // What was read from other nodes has reached the origin: it keeps its cache.
   void follow_commit(Inode& inode, const std::string& etag);

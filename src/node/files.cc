@@ -305,14 +305,14 @@ Task<void> FileSystemImpl::release(HandleId id) {
 }
 
 Task<Status> FileSystemImpl::seal_and_ack(Inode& inode, bool close, Context context) {
-  bool durable = core_.options.ack == AckLevel::kDurable;
+  bool durable = ack_of(inode) == AckLevel::kDurable;
   WriteBack::Version version;
   {
     auto permit = co_await inode.lock.acquire(1, context);
     if (!permit) co_return fail(std::move(permit).error());
     SHOAL_CO_RETURN_IF_ERROR(co_await seal(inode, close || durable, context));
     version = inode.staged;
-    if (version != nullptr && !version->dropped && replicates()) {
+    if (version != nullptr && !version->dropped && replicates(inode)) {
       SHOAL_CO_RETURN_IF_ERROR(co_await replicate(version, context));
     }
   }
@@ -385,6 +385,7 @@ void FileSystemImpl::on_committed(const WriteBack::Version& version, const Objec
   InodeUse keep(tree_, *inode);
   inode->staged = nullptr;
   inode->etag = info.etag;
+  inode->attributes.crcs = decode_attributes(info.metadata).crcs;
   inode->size = version->size();
   inode->fresh_until = core_.now() + core_.options.attr_ttl;
   if (inode->content.file) {

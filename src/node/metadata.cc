@@ -18,7 +18,7 @@ Status check_xattr_name(std::string_view name, bool write) {
   if (!name.starts_with("user.")) {
     return fail(Code::kNotSupported, "only user.* attributes are kept");
   }
-  if (write && name.starts_with("user.shoal.")) {
+  if (write && name.starts_with("user.shoal.") && name != kAckName) {
     return fail(Code::kPermissionDenied, "user.shoal.* attributes are read-only");
   }
   return {};
@@ -156,6 +156,7 @@ Task<Result<std::string>> FileSystemImpl::get_xattr(InodeId id, std::string name
   if (name == kVersion) {
     co_return inode->staged ? inode->staged->write_id_text() : inode->etag;
   }
+  if (name == kAckName) co_return std::string(ack_name(ack_of(*inode)));
   SHOAL_CO_RETURN_IF_ERROR(check_xattr_name(name, false));
   auto found = inode->attributes.xattrs.find(name);
   if (found == inode->attributes.xattrs.end()) co_return fail(Code::kNoData, name);
@@ -167,6 +168,13 @@ Task<Status> FileSystemImpl::set_xattr(InodeId id, std::string name, std::string
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * inode, inode_of(id));
   if (core_.options.read_only) co_return fail(Code::kReadOnly, "mounted read-only");
   SHOAL_CO_RETURN_IF_ERROR(check_xattr_name(name, true));
+  if (name == kAckName) {
+    auto level = parse_ack(value);
+    if (!level || (*level == AckLevel::kReplicated && core_.replication == nullptr)) {
+      co_return fail(Code::kInvalidArgument, level ? "a node by itself has nobody to replicate to"
+                                                   : "not local, replicated or durable");
+    }
+  }
   InodeUse keep(tree_, *inode);
   auto permit = co_await inode->lock.acquire(1, context);
   if (!permit) co_return fail(std::move(permit).error());

@@ -16,7 +16,8 @@ FileSystemImpl::FileSystemImpl(NodeCore& core)
       write_back_(
           core,
           {[this](const auto& version, const auto& info) { on_committed(version, info); },
-           [this](const auto& version, const auto& object) { on_conflicted(version, object); }}),
+           [this](const auto& version, const auto& object) { on_conflicted(version, object); },
+           [this](const auto& version) { replicate_in_background(version); }}),
       flights_gate_(core.executor()),
       heads_(core.executor(), flights_gate_) {
   tree_.root().attributes.mode = core.options.directory_mode;
@@ -338,11 +339,11 @@ Task<Result<Entry>> FileSystemImpl::make_symlink(InodeId parent, std::string nam
   attributes.kind = FileKind::kSymlink;
   attributes.uid = caller.uid;
   attributes.gid = caller.gid;
-  SHOAL_CO_ASSIGN_OR_RETURN(Inode * made,
-                            co_await put_special(*directory, std::move(name), std::move(attributes),
-                                                 std::move(target), context));
-  ++made->lookups;
-  co_return entry_of(*made);
+  auto made = co_await put_special(*directory, std::move(name), std::move(attributes),
+                                   std::move(target), context);
+  if (!made) co_return fail(std::move(made).error());
+  ++(*made)->lookups;
+  co_return entry_of(**made);
 }
 
 Task<Result<std::string>> FileSystemImpl::read_symlink(InodeId id, Context context) {

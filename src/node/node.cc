@@ -20,6 +20,8 @@ class NodeImpl final : public Node {
            NodeOptions options, Cluster* cluster)
       : core_(world, origin, store, registry, log, std::move(options), cluster),
         file_system_(core_),
+        publisher_(core_, file_system_),
+        scrubber_(core_),
         // Of other nodes' versions too: it must not leave with the only replica.
         jobs_(core_, [this] {
           uint64_t held = core_.replication ? core_.replication->replicas().bytes() : 0;
@@ -32,6 +34,16 @@ class NodeImpl final : public Node {
   NodeStatus status() const override;
   Task<Status> sync(std::string path, AckLevel level,
                     std::function<void(const SyncProgress&)> progress, Context context) override;
+  Task<Status> publish(std::string directory, PublishOptions options,
+                       std::function<void(const PublishProgress&)> progress,
+                       Context context) override {
+    return publisher_.publish(std::move(directory), std::move(options), std::move(progress),
+                              context);
+  }
+  Task<Status> scrub(std::string path, ScrubOptions options,
+                     std::function<void(const ScrubProgress&)> progress, Context context) override {
+    return scrubber_.scrub(std::move(path), options, std::move(progress), context);
+  }
   Task<Status> warm(std::string path, bool everywhere,
                     std::function<void(const WarmProgress&)> progress, Context context) override;
   Task<Status> drain(std::string member, std::function<void(const DrainProgress&)> progress,
@@ -48,6 +60,8 @@ class NodeImpl final : public Node {
   NodeCore core_;
   // Mutable access from const status(): the write-back answers const questions only.
   FileSystemImpl file_system_;
+  Publisher publisher_;
+  Scrubber scrubber_;
   ClusterJobs jobs_;
 };
 

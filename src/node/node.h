@@ -11,6 +11,8 @@
 #include "node/cluster_jobs.h"
 #include "node/file_system.h"
 #include "node/node_core.h"
+#include "node/publisher.h"
+#include "node/scrubber.h"
 #include "node/write_back.h"
 
 namespace shoal {
@@ -53,6 +55,15 @@ class Node {
   // many nodes as the options say; kInvalidArgument without a cluster) or durable (in the origin).
   virtual Task<Status> sync(std::string path, AckLevel level,
                             std::function<void(const SyncProgress&)> progress, Context context) = 0;
+  // Makes the directory visible as one (publisher.h). At kReplicated the durable half goes on in
+  // the background.
+  virtual Task<Status> publish(std::string directory, PublishOptions options,
+                               std::function<void(const PublishProgress&)> progress,
+                               Context context) = 0;
+  // Compares what the origin holds at or below the path with what was written (scrubber.h).
+  virtual Task<Status> scrub(std::string path, ScrubOptions options,
+                             std::function<void(const ScrubProgress&)> progress,
+                             Context context) = 0;
   // Brings the object, or everything below the directory, into the cache: in a cluster each chunk
   // into its owner's, or with `everywhere` into every member's. kNotFound if neither.
   virtual Task<Status> warm(std::string path, bool everywhere,

@@ -41,13 +41,14 @@ NodeCore::NodeCore(World& world_in, Origin& origin_in, Store& store_in, Registry
     : world(world_in),
       options(std::move(options_in)),
       gate(world_in.executor),
+      upload_rate(world_in.executor, options.upload_rate),
       lookups(make_lookups(world_in, origin_in, options, cluster_in, gate)),
       telling_origin(cluster_in != nullptr ? make_telling_origin(origin_in, *lookups) : nullptr),
       replication(
           cluster_in != nullptr
               ? std::make_unique<Replication>(
                     ReplicationParts{world_in, store_in, *telling_origin, cluster_in->pool(),
-                                     cluster_in->membership(), registry, log_in},
+                                     cluster_in->membership(), registry, log_in, upload_rate},
                     options.replication)
               : nullptr),
       origin_and_nodes(cluster_in != nullptr ? make_origin_and_nodes(*telling_origin, *replication)

@@ -2,13 +2,16 @@
 // Owned by Node; shard's thread.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
 
 #include "async/buffer_pool.h"
 #include "async/gate.h"
+#include "async/rate_limit.h"
 #include "async/sync.h"
+#include "node/attributes.h"
 #include "node/lookups.h"
 #include "observe/log.h"
 #include "observe/metrics.h"
@@ -19,20 +22,20 @@
 
 namespace shoal {
 
-// What close and fsync wait for: this node's disk, the disks of `replicas` nodes, the origin.
-enum class AckLevel { kLocal, kReplicated, kDurable };
-
 struct NodeOptions {
   std::string name = "node";  // shown in status and in conflict names
   Duration attr_ttl = std::chrono::seconds(5);
   Duration negative_ttl = std::chrono::seconds(2);
   AckLevel ack = AckLevel::kLocal;
+  // Of files below a directory (object name); the longest that fits counts.
+  std::map<std::string, AckLevel> ack_below;
   bool read_only = false;
   Duration upload_delay = std::chrono::milliseconds(500);  // after close, so that a rename is cheap
   uint64_t memory = kGiB;                   // bytes for buffers in flight (fetches and uploads)
   uint64_t prefetch_bytes_max = 64 * kMiB;  // window of one sequential reader
   uint32_t uploads_max = 4;                 // objects uploaded at the same time
   uint32_t upload_blocks_max = 16;          // blocks in flight over all uploads
+  uint64_t upload_rate = 0;                 // bytes per second to the origin; 0: no limit
   ReplicationOptions replication;           // in a cluster
   Duration origin_timeout = std::chrono::seconds(60);  // one background request, retries included
   // Bytes per second that a hand-over may bring in; reads by programs and peers come first.
@@ -71,6 +74,7 @@ struct NodeCore {
   World& world;
   const NodeOptions options;
   Gate gate;                         // fetches, listings, background checks
+  RateLimit upload_rate;             // of bytes to the origin
   Cancel stopping;                   // requested when the node stops: ends what runs in the gate
   std::unique_ptr<Lookups> lookups;  // for what may be as old as the TTL
   std::unique_ptr<Origin> telling_origin;    // in a cluster: tells the others of changes

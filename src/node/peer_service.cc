@@ -103,6 +103,7 @@ Task<Result<std::string>> PeerService::handle(RpcRequest request, RpcResponder& 
     case Method::kReplicaUpload:
     case Method::kReplicaEnd:
     case Method::kUploadNow:
+    case Method::kWaiting:
       if (request.peer.is_zero()) {
         co_return fail(Code::kPermissionDenied, "only members keep what others write");
       }

@@ -149,6 +149,8 @@ Task<Status> FileSystemImpl::rename_file_locked(Inode& source, Inode& to_directo
   if (version != nullptr) {
     if (auto other = write_back_.find(to_path)) write_back_.remove_name(other);
     write_back_.renamed(version, from_path);
+    // Its name says something new: after what was closed until now.
+    if (version->record.sealed) write_back_.closed(version);
     if (version->record.sealed && version->durable && source.writers == 0) {
       write_back_.enqueue(version, version->forced);
     }

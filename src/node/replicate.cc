@@ -4,6 +4,7 @@
 #include "base/checksum.h"
 #include "base/object_name.h"
 #include "node/file_system_impl.h"
+#include "replication/recorded_crcs.h"
 
 namespace shoal {
 
@@ -17,8 +18,34 @@ bool looks_temporary(std::string_view leaf) {
 
 }  // namespace
 
-bool FileSystemImpl::replicates() const {
-  return core_.replication != nullptr && core_.options.ack == AckLevel::kReplicated;
+// What the file's xattr says, else that of the nearest directory above it with one, else the
+// configuration.
+AckLevel FileSystemImpl::ack_of(const Inode& inode) const {
+  for (const Inode* at = &inode; at != nullptr; at = at->parent) {
+    auto set = at->attributes.xattrs.find(kAckName);
+    auto level = set == at->attributes.xattrs.end() ? std::nullopt : parse_ack(set->second);
+    if (level) return *level;
+  }
+  AckLevel level = core_.options.ack;
+  if (core_.options.ack_below.empty() || !inode.attached()) return level;
+  std::string path = tree_.path(inode);
+  size_t longest = 0;
+  for (const auto& [directory, below] : core_.options.ack_below) {
+    bool fits = path == directory || path.starts_with(directory + "/");
+    if (!fits || directory.size() < longest) continue;
+    longest = directory.size();
+    level = below;
+  }
+  return level;
+}
+
+bool FileSystemImpl::replicates(const Inode& inode) const {
+  return core_.replication != nullptr && ack_of(inode) == AckLevel::kReplicated;
+}
+
+Task<Result<AckLevel>> FileSystemImpl::ack_below(std::string path, Context context) {
+  SHOAL_CO_ASSIGN_OR_RETURN(InodeUse inode, co_await walk(std::move(path), context));
+  co_return ack_of(*inode);
 }
 
 LedgerRecord FileSystemImpl::record_of(const StagedVersion& version) const {
@@ -37,6 +64,7 @@ LedgerRecord FileSystemImpl::record_of(const StagedVersion& version) const {
   record.changed = version.record.changed;
   record.metadata = version.record.metadata;
   record.metadata.erase(kAncestorsName);
+  record.metadata.erase(kCrcsName);  // of the version before
   record.metadata["shoalwriteid"] = version.write_id_text();
   record.writer = core_.replication->self();
   record.replicas = core_.options.replication.replicas;
@@ -53,7 +81,7 @@ Task<void> FileSystemImpl::announce(WriteBack::Version version) {
 }
 
 void FileSystemImpl::note_change(Inode& inode, Range range, uint64_t size) {
-  if (!replicates() || inode.staged == nullptr || inode.staged->dropped) return;
+  if (inode.staged == nullptr || inode.staged->dropped || !replicates(inode)) return;
   StagedVersion& version = *inode.staged;
   if (version.small || !inode.attached()) return;
   if (version.replicated == nullptr || version.replicated->write() != version.write()) {
@@ -114,6 +142,12 @@ Task<Status> FileSystemImpl::replicate(WriteBack::Version version, Context conte
       record.crc = at == 0 ? crc : crc32c_combine(record.crc, crc, range.length);
     }
   }
+  uint64_t chunk_bytes = core_.options.replication.chunk_bytes;
+  if (!content) record_crcs(record.metadata, record.size, chunk_bytes, record.chunk_crcs);
+  if (content) {
+    std::vector<uint32_t> crcs(record.size > 0 ? 1 : 0, record.crc);
+    record_crcs(record.metadata, record.size, chunk_bytes, std::move(crcs));
+  }
   SHOAL_CO_RETURN_IF_ERROR(co_await core_.replication->put_record(record, context));
   bool degraded = !content && version->replicated->copies() < record.replicas;
   if (degraded) {
@@ -148,6 +182,21 @@ Task<Status> FileSystemImpl::replicate_below(std::string path,
   }
   if (progress) progress({});
   co_return Status();
+}
+
+void FileSystemImpl::replicate_in_background(const WriteBack::Version& version) {
+  if (core_.replication == nullptr || std::exchange(version->replicating, true)) return;
+  if (!core_.gate.spawn(replicate_for_others(this, version))) version->replicating = false;
+}
+
+Task<void> FileSystemImpl::replicate_for_others(FileSystemImpl* self, WriteBack::Version version) {
+  Context context = self->core_.background();
+  context.cancel = &self->core_.stopping;
+  Status status = co_await self->replicate_one(version, context);
+  version->replicating = false;
+  if (!status && status.error().code() != Code::kCancelled) {
+    version->last_error = status.error().to_string();
+  }
 }
 
 Task<Status> FileSystemImpl::replicate_one(WriteBack::Version version, Context context) {

@@ -9,13 +9,15 @@
 #include "base/object_name.h"
 #include "node/fetcher.h"
 #include "node/write_back.h"
+#include "replication/commit_order.h"
+#include "replication/manifest.h"
+#include "replication/recorded_crcs.h"
 #include "replication/spread_upload.h"
 
 namespace shoal {
 
 namespace {
 
-constexpr uint64_t kWholePutMax = kChunkBytesDefault;  // larger objects go up in blocks
 constexpr Duration kRetryMax = std::chrono::seconds(60);
 
 Condition condition_of(const StagedRecord& record) {
@@ -49,6 +51,45 @@ bool WriteBack::is_written(const WriteName& write) const {
   Version version = found == by_write_.end() ? nullptr : found->second.lock();
   return version != nullptr && version->generation >= write.generation && !version->committed &&
          !version->dropped;
+}
+
+WaitingPage WriteBack::waiting(const std::string& path, const std::string& after, size_t count_max,
+                               Push push) {
+  WaitingPage page;
+  auto take = [&](const Version& version) {
+    bool recorded = version->recorded && version->recorded->write == version->write() &&
+                    version->recorded->sealed && !version->modified &&
+                    version->recorded->object == version->record.object;
+    bool closed = version->record.sealed && version->durable && !version->modified;
+    WaitingItem item;
+    item.object = version->record.object;
+    item.write = version->write();
+    item.size = version->size();
+    item.state = recorded ? WaitingItem::State::kReplicated
+                 : closed ? WaitingItem::State::kClosed
+                          : WaitingItem::State::kOpen;
+    item.uploaded = version->uploaded_bytes;
+    item.crc = recorded ? version->recorded->crc : 0;
+    item.changed = version->record.changed;
+    item.last_error = version->last_error;
+    page.items.push_back(std::move(item));
+    if (!closed) return;
+    if (push == Push::kUpload && !version->forced) enqueue(version, true);
+    if (push == Push::kReplicate && !recorded) callbacks_.replicate(version);
+  };
+  Version self = path.empty() || after >= path ? nullptr : find(path);
+  if (self != nullptr) take(self);
+  std::string prefix = path.empty() ? "" : path + "/";
+  auto at = by_name_.lower_bound(std::max(prefix, after));
+  for (; at != by_name_.end() && at->first.starts_with(prefix); ++at) {
+    if (at->first <= after) continue;
+    if (page.items.size() >= count_max) {
+      page.more = true;
+      break;
+    }
+    take(at->second);
+  }
+  return page;
 }
 
 bool WriteBack::upload_now(const WriteName& write) {
@@ -104,6 +145,7 @@ Task<void> WriteBack::keep_replicated() {
 }
 
 void WriteBack::end_records(const Version& version, const std::string& etag) {
+  reopened(version);  // nobody waits for it any more
   if (core_.replication == nullptr) return;
   by_write_.erase(version->record.write_id);
   std::vector<LedgerRecord> ended = std::exchange(version->earlier, {});
@@ -158,9 +200,50 @@ Task<Status> WriteBack::resolve_base(Version version) {
   co_return Status();  // on a conflict the condition fails, and that is settled like any other
 }
 
+// A manifest, or a pointer to a published directory, waits for what it names.
+Task<Status> WriteBack::pass_gate(Version version) {
+  if (version->gate.empty()) co_return Status();
+  std::string content;
+  if (version->gate == kGateSelf) {
+    content.resize(version->size());
+    ByteSpan into(reinterpret_cast<std::byte*>(content.data()), content.size());
+    if (version->bytes) {
+      content = *version->bytes;
+    } else {
+      SHOAL_CO_RETURN_IF_ERROR(co_await version->file->read(0, into));
+    }
+  }
+  if (core_.replication != nullptr) {
+    co_return co_await ::shoal::pass_gate(*core_.replication, version->record.object, version->gate,
+                                          std::move(content), core_.background());
+  }
+  co_return co_await check_gate(core_.origin, version->record.object, version->gate,
+                                std::move(content), core_.background());
+}
+
+// Of blocks of the replication's chunk size.
+Task<Result<std::vector<uint32_t>>> WriteBack::crcs_of(Version version) {
+  uint64_t size = version->size();
+  uint64_t block = core_.options.replication.chunk_bytes;
+  bool known = version->recorded && version->recorded->write == version->write() &&
+               version->recorded->size == size && !version->recorded->chunk_crcs.empty();
+  if (known) co_return version->recorded->chunk_crcs;
+  std::vector<uint32_t> crcs;
+  for (uint64_t at = 0; at < size; at += block) {
+    Range range{at, std::min(block, size - at)};
+    crcs.push_back(version->small
+                       ? crc32c(as_bytes(*version->bytes).subspan(range.offset, range.length))
+                       : version->file->crc(range));
+    if (crcs.size() % 64 == 0) co_await Yield(core_.executor());
+  }
+  co_return crcs;
+}
+
 Task<Result<ObjectInfo>> WriteBack::upload(Version version) {
   if (version->ask_ledger) co_await ask_ledger(version);
-  if (core_.replication != nullptr && is_unuploaded(version->record.base_etag)) {
+  bool on_unuploaded = core_.replication != nullptr && is_unuploaded(version->record.base_etag);
+  // A pointer does not wait for the one before it, which may never come.
+  if (on_unuploaded && version->gate.empty()) {
     SHOAL_CO_RETURN_IF_ERROR(co_await resolve_base(version));
   }
   if (!version->small && !version->file) {
@@ -189,9 +272,16 @@ Task<Result<ObjectInfo>> WriteBack::upload(Version version) {
     SHOAL_CO_RETURN_IF_ERROR(co_await version->file->sync(std::move(record)));
     version->reseal = false;
   }
+  SHOAL_CO_RETURN_IF_ERROR(co_await pass_gate(version));
+  SHOAL_CO_RETURN_IF_ERROR(co_await check_others(version));
   PutOptions options{condition_of(version->record), version->record.metadata};
+  if (on_unuploaded && !version->gate.empty()) options.condition = Condition::none();
   options.metadata["shoalwriteid"] = version->write_id_text();
   options.metadata.erase(kAncestorsName);
+  options.metadata.erase(kGateName);
+  SHOAL_CO_ASSIGN_OR_RETURN(std::vector<uint32_t> crcs, co_await crcs_of(version));
+  record_crcs(options.metadata, version->size(), core_.options.replication.chunk_bytes,
+              std::move(crcs));
   version->tried = true;
   Context context{kNever, &version->cancel};
   version->uploaded_bytes = 0;
@@ -225,7 +315,7 @@ Task<Result<ObjectInfo>> WriteBack::upload_whole(Version version, PutOptions opt
   if (!memory) co_return fail(std::move(memory).error());
   SHOAL_CO_ASSIGN_OR_RETURN(BufferPool::Lease bytes,
                             co_await read_bytes(version, 0, version->size()));
-  SHOAL_CO_RETURN_IF_ERROR(context.check(core_.executor()));
+  SHOAL_CO_RETURN_IF_ERROR(co_await core_.upload_rate.take(version->size(), context));
   version->committing = true;
   auto info = co_await core_.origin.put(version->record.object, bytes.span(), std::move(options),
                                         context.tightened(core_.executor(), 10 * kRetryMax));
@@ -244,6 +334,7 @@ Task<Status> WriteBack::send_block(Version version, uint64_t offset, uint64_t le
   SHOAL_CO_ASSIGN_OR_RETURN(BufferPool::Lease bytes, co_await read_bytes(version, offset, length));
   *id += hash_bytes(bytes.span()).to_hex();  // it came with the index: equal ids, equal bytes
   if (!there->contains(*id)) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await core_.upload_rate.take(length, context));
     SHOAL_CO_RETURN_IF_ERROR(
         co_await core_.origin.put_block(version->record.object, *id, offset, bytes.span(),
                                         context.tightened(core_.executor(), 10 * kRetryMax)));
@@ -283,7 +374,7 @@ Task<Result<ObjectInfo>> WriteBack::upload_spread(Version version, PutOptions op
   };
   SHOAL_CO_ASSIGN_OR_RETURN(std::vector<BlockInfo> blocks,
                             co_await spread_upload(*core_.replication, std::move(upload), context));
-  SHOAL_CO_RETURN_IF_ERROR(context.check(core_.executor()));
+  SHOAL_CO_RETURN_IF_ERROR(co_await await_turn(version, context));
   version->committing = true;
   auto info = co_await core_.origin.commit_blocks(version->record.object, std::move(blocks),
                                                   std::move(options),
@@ -319,7 +410,7 @@ Task<Result<ObjectInfo>> WriteBack::upload_blocks(Version version, PutOptions op
   }
   SHOAL_CO_RETURN_IF_ERROR(
       co_await run_all(core_.executor(), std::move(tasks), core_.options.upload_blocks_max));
-  SHOAL_CO_RETURN_IF_ERROR(context.check(core_.executor()));
+  SHOAL_CO_RETURN_IF_ERROR(co_await await_turn(version, context));
   version->committing = true;
   auto info = co_await core_.origin.commit_blocks(object, std::move(blocks), std::move(options),
                                                   context.tightened(core_.executor(), kRetryMax));

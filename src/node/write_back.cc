@@ -9,20 +9,28 @@
 #include "base/checksum.h"
 #include "base/object_name.h"
 #include "node/fetcher.h"
+#include "replication/manifest.h"
 
 namespace shoal {
 
 namespace {
 
-constexpr uint64_t kWholePutMax = kChunkBytesDefault;  // larger objects go up in blocks
 constexpr Duration kRetryFirst = std::chrono::milliseconds(500);
 constexpr Duration kRetryMax = std::chrono::seconds(60);
+constexpr Duration kGatePause = std::chrono::seconds(1);
 constexpr Duration kCommitGrace = std::chrono::seconds(2);
 constexpr Duration kCommitLate = std::chrono::seconds(10);
 constexpr size_t kLateCommitsMax = 4096;
 
 bool is_conflict(const Error& error) {
   return error.code() == Code::kConflict || error.code() == Code::kAlreadyExists;
+}
+
+// What trying again does not mend.
+bool is_refusal(const Error& error) {
+  return error.code() == Code::kPermissionDenied || error.code() == Code::kInvalidArgument ||
+         error.code() == Code::kTooLarge || error.code() == Code::kNameTooLong ||
+         error.code() == Code::kCorrupt || error.code() == Code::kNotSupported;
 }
 
 }  // namespace
@@ -52,8 +60,8 @@ void StagedVersion::add_ancestor(const StagedVersion& before) {
 WriteBack::WriteBack(NodeCore& core, Callbacks callbacks)
     : core_(core),
       callbacks_(std::move(callbacks)),
-      queue_changed_(core.executor()),
-      slots_(core.executor(), uint64_t{core.options.uploads_max} * 4),
+      small_(core.executor(), uint64_t{core.options.uploads_max} * 4),
+      large_lane_(core.executor(), core.options.uploads_max),
       blocks_(core.executor(), core.options.upload_blocks_max),
       gate_(core.executor()) {}
 
@@ -75,6 +83,10 @@ void WriteBack::start() {
     if (auto names = version->record.metadata.find(kAncestorsName);
         names != version->record.metadata.end()) {
       version->ancestors = names->second;
+    }
+    if (auto gate = version->record.metadata.find(kGateName);
+        gate != version->record.metadata.end()) {
+      version->gate = gate->second;
     }
     version->since = core_.now();
     // The generation is part of the write id that seal() wrote into the metadata.
@@ -109,6 +121,7 @@ void WriteBack::start() {
       gate_.spawn(forget(old));
     }
   }
+  restore_order();
   for (auto& [name, version] : by_name_) {
     publish(version);
     enqueue(version, true);
@@ -116,7 +129,8 @@ void WriteBack::start() {
   if (!by_name_.empty()) {
     core_.log.info("recovered {} staged objects, {}", by_name_.size(), format_size(bytes()));
   }
-  gate_.spawn(pump());
+  gate_.spawn(pump(small_));
+  gate_.spawn(pump(large_lane_));
 }
 
 Task<void> WriteBack::forget(Version version) {
@@ -131,9 +145,13 @@ Task<void> WriteBack::stop() {
   stopping_ = true;
   stop_.request();
   for (auto& [name, version] : by_name_) version->cancel.request();
-  queue_changed_.notify_all();
+  small_.changed.notify_all();
+  large_lane_.changed.notify_all();
   co_await gate_.close();
-  queue_.clear();
+  for (Lane* lane : {&small_, &large_lane_}) {
+    lane->later.clear();
+    lane->due.clear();
+  }
   by_name_.clear();
 }
 
@@ -184,12 +202,16 @@ void WriteBack::add(Version version) {
 
 void WriteBack::remove_name(const Version& version) {
   auto found = by_name_.find(version->record.object);
-  if (found != by_name_.end() && found->second == version) by_name_.erase(found);
+  if (found == by_name_.end() || found->second != version) return;
+  by_name_.erase(found);
+  std::string directory(parent_of(version->record.object));
+  if (!any_below(directory)) directories_.erase(directory);
 }
 
 void WriteBack::renamed(const Version& version, const std::string& from) {
   auto found = by_name_.find(from);
   if (found != by_name_.end() && found->second == version) by_name_.erase(found);
+  if (!any_below(std::string(parent_of(from)))) directories_.erase(std::string(parent_of(from)));
   bool fresh = by_name_.emplace(version->record.object, version).second;
   SHOAL_ASSERT(fresh, "the name has a staged version already");
 }
@@ -198,6 +220,7 @@ void WriteBack::enqueue(const Version& version, bool now) {
   if (version->committed || version->dropped || version->uploading || stopping_) return;
   if (find(version->record.object) != version) return;  // its successor goes up instead
   SHOAL_ASSERT(version->record.sealed && version->durable);
+  if (version->order == 0) closed(version);
   version->forced = version->forced || now;
   if (version->held > 0) {
     version->wanted = true;
@@ -218,31 +241,41 @@ UploadHold::~UploadHold() {
   if (version_->record.sealed && version_->durable) write_back_.enqueue(version_, false);
 }
 
-void WriteBack::requeue(const Version& version, Duration delay) {
-  if (version->queued) {
-    for (auto at = queue_.begin(); at != queue_.end(); ++at) {
-      if (at->second == version) {
-        queue_.erase(at);
-        break;
-      }
+WriteBack::Lane& WriteBack::lane_of(const Version& version) {
+  return version->size() <= kWholePutMax ? small_ : large_lane_;
+}
+
+// Its size may have changed since it was queued.
+void WriteBack::unqueue(const Version& version) {
+  version->parked = false;
+  if (!std::exchange(version->queued, false)) return;
+  for (Lane* lane : {&small_, &large_lane_}) {
+    if (version->due) {
+      auto at = lane->due.find(version->due_key);
+      if (at != lane->due.end() && at->second == version) lane->due.erase(at);
+      continue;
+    }
+    auto [begin, end] = lane->later.equal_range(version->not_before);
+    for (auto at = begin; at != end; ++at) {
+      if (at->second != version) continue;
+      lane->later.erase(at);
+      break;
     }
   }
+  version->due = false;
+}
+
+void WriteBack::requeue(const Version& version, Duration delay) {
+  unqueue(version);
   version->queued = true;
   version->not_before = core_.now() + delay;
-  queue_.emplace(version->not_before, version);
-  queue_changed_.notify_all();
+  Lane& lane = lane_of(version);
+  lane.later.emplace(version->not_before, version);
+  lane.changed.notify_all();
 }
 
 Task<void> WriteBack::halt(Version version) {
-  if (version->queued) {
-    for (auto at = queue_.begin(); at != queue_.end(); ++at) {
-      if (at->second == version) {
-        queue_.erase(at);
-        break;
-      }
-    }
-    version->queued = false;
-  }
+  unqueue(version);
   SteadyTime patience = core_.now() + kCommitGrace;
   while (version->uploading && version->committing && core_.now() < patience) {
     Status status = co_await version->changed.wait({patience, nullptr});
@@ -329,45 +362,67 @@ std::vector<BacklogItem> WriteBack::backlog(size_t items_max) const {
   return items;
 }
 
-Task<void> WriteBack::pump() {
-  while (!stopping_) {
-    if (queue_.empty() || queue_.begin()->first > core_.now()) {
-      Context wait{queue_.empty() ? kNever : queue_.begin()->first, &stop_};
-      Status status = co_await queue_changed_.wait(wait);
-      static_cast<void>(status);  // woken, due or stopping: look again
-      continue;
-    }
-    Version version = queue_.begin()->second;
-    uint64_t weight = version->size() <= kWholePutMax ? 1 : 4;
-    auto permit = co_await slots_.acquire(weight, {kNever, &stop_});
-    if (!permit) break;
-    // While waiting for the slot it may have been halted or delayed.
-    auto found = std::find_if(queue_.begin(), queue_.end(),
-                              [&](const auto& item) { return item.second == version; });
-    if (found == queue_.end() || found->first > core_.now()) continue;
-    queue_.erase(found);
-    version->queued = false;
-    version->uploading = true;
-    version->cancel.reset();
-    gate_.spawn(upload_one(version, std::move(*permit)));
+void WriteBack::move_due(Lane& lane) {
+  while (!lane.later.empty() && lane.later.begin()->first <= core_.now()) {
+    Version version = lane.later.begin()->second;
+    lane.later.erase(lane.later.begin());
+    auto directory = directories_.find(parent_of(version->record.object));
+    uint64_t began = directory == directories_.end() ? version->order : directory->second;
+    version->due = true;
+    version->due_key = {UINT64_MAX - began, version->order};
+    lane.due.emplace(version->due_key, std::move(version));
   }
 }
 
-Task<void> WriteBack::upload_one(Version version, Permit permit) {
+Task<void> WriteBack::pump(Lane& lane) {
+  while (!stopping_) {
+    move_due(lane);
+    if (lane.due.empty()) {
+      Context wait{lane.later.empty() ? kNever : lane.later.begin()->first, &stop_};
+      Status status = co_await lane.changed.wait(wait);
+      static_cast<void>(status);  // woken, due or stopping: look again
+      continue;
+    }
+    auto permit = co_await lane.slots.acquire(1, {kNever, &stop_});
+    if (!permit) break;
+    // Meanwhile others may have come due, or the one that was first been halted.
+    move_due(lane);
+    if (lane.due.empty()) continue;
+    Version version = lane.due.begin()->second;
+    unqueue(version);
+    // What is visible with its data waits for its turn here; a large one sends its data first.
+    Version before = version->size() <= kWholePutMax ? earlier(version) : nullptr;
+    if (before != nullptr) {
+      park(version, before);
+      continue;
+    }
+    version->uploading = true;
+    version->cancel.reset();
+    version->slot = std::move(*permit);
+    gate_.spawn(upload_one(version));
+  }
+}
+
+Task<void> WriteBack::upload_one(Version version) {
   Result<ObjectInfo> result = co_await upload(version);
   if (!result && is_conflict(result.error()) && !version->cancel.requested()) {
     result = co_await settle_conflict(version);
   }
+  // Its turn has not come: no failure.
+  bool gated = !result && result.error().code() == Code::kBusy;
   if (result) {
     co_await finish(version, std::move(*result));
+  } else if (gated) {
+    version->last_error = result.error().to_string();
   } else if (result.error().code() != Code::kCancelled && !version->cancel.requested()) {
     ++version->failures;
+    version->refused = is_refusal(result.error());
     version->last_error = result.error().to_string();
     core_.metrics.upload_errors.add();
     core_.log.warning("uploading {} (attempt {}): {}", version->record.object, version->failures,
                       version->last_error);
   }
-  permit.release();
+  version->slot.release();
   version->uploading = false;
   bool retry = !version->committed && !version->dropped && !version->cancel.requested();
   if (retry && version->held > 0) {
@@ -376,9 +431,11 @@ Task<void> WriteBack::upload_one(Version version, Permit permit) {
     Backoff backoff(core_.world.random, kRetryFirst, kRetryMax);
     Duration delay = kRetryFirst;
     for (unsigned i = 0; i < std::min(version->failures, 10u); ++i) delay = backoff.next();
+    if (gated) delay = kGatePause;
     requeue(version, delay);
   }
   version->changed.notify_all();
+  release_followers(version);
 }
 
 Task<void> WriteBack::finish(Version version, ObjectInfo info) {

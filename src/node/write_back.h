@@ -21,6 +21,8 @@
 
 namespace shoal {
 
+inline constexpr uint64_t kWholePutMax = kChunkBytesDefault;  // larger objects go up in blocks
+
 struct StagedVersion {
   explicit StagedVersion(Executor& executor) : changed(executor) {}
 
@@ -36,6 +38,7 @@ struct StagedVersion {
   // Write ids (hex, with spaces between) of versions that this one follows and whose upload may
   // have reached the origin unnoticed: meeting one there is no conflict.
   std::string ancestors;
+  std::string gate;     // what the origin must have before it (manifest.h); empty: nothing
   bool tried = false;   // an upload began: the origin may have it, or an ancestor
   bool reseal = false;  // recovered: its checksums may have to be made again
 
@@ -45,13 +48,21 @@ struct StagedVersion {
   std::vector<LedgerRecord> earlier;  // of versions that it replaces, until it has a record itself
   uint64_t sequence = 0;              // of its records
   bool ask_ledger = false;            // recovered: there may be a record
+  bool replicating = false;           // in the background, because somebody waits for it
 
   // Upload.
+  uint64_t order = 0;   // grows with each close on this node; 0: not closed
+  bool parked = false;  // waits, outside the queue, for one that was closed before it
+  std::vector<std::weak_ptr<StagedVersion>> followers;  // those that are parked because of this one
+  SteadyTime held_since{};                              // it waits for files of other nodes
+  Permit slot;                                          // while its data is on its way
   bool committed = false;
   bool dropped = false;  // given up by its owner (unlinked, replaced)
   bool uploading = false;
   bool committing = false;  // the request that makes it visible is on its way
   bool queued = false;
+  bool due = false;  // queued, and only waits for a slot
+  std::pair<uint64_t, uint64_t> due_key{};
   uint32_t held = 0;    // UploadHolds
   bool wanted = false;  // was to be queued while held
   bool forced = false;  // somebody waits: no delay
@@ -59,9 +70,10 @@ struct StagedVersion {
   uint64_t uploaded_bytes = 0;
   unsigned failures = 0;
   std::string last_error;
-  SteadyTime since{};  // when it became dirty
-  Cancel cancel;       // of the running upload
-  Signal changed;      // committed, dropped, failed
+  bool refused = false;  // the last attempt failed with what another attempt does not mend
+  SteadyTime since{};    // when it became dirty
+  Cancel cancel;         // of the running upload
+  Signal changed;        // committed, dropped, failed
 
   uint64_t size() const { return file ? file->size() : bytes ? bytes->size() : record.size; }
   std::string write_id_text() const;
@@ -112,6 +124,8 @@ class WriteBack final : public WriterSide {
     std::function<void(const Version&, const ObjectInfo&)> committed;
     // Somebody else owns `object` now; the version goes on under version.record.object.
     std::function<void(const Version&, const std::string& object)> conflicted;
+    // Somebody waits for it to be on other nodes.
+    std::function<void(const Version&)> replicate;
   };
 
   WriteBack(NodeCore& core, Callbacks callbacks);
@@ -136,6 +150,12 @@ class WriteBack final : public WriterSide {
   void renamed(const Version& version, const std::string& from);
 
   // --- uploads ---
+  // It was closed (again): commits follow this order (commit_order.h). Within a directory none goes
+  // before a large one that was closed earlier; a marker not before anything below its directory.
+  // One that fails for good, or again and again, is passed.
+  void closed(const Version& version);
+  // It is open again: nobody waits for it.
+  void reopened(const Version& version);
   // A sealed, durable version: upload it after the configured delay, or now.
   void enqueue(const Version& version, bool now);
   // Takes it out of the queue and waits until no upload of it runs. It may be committed afterwards.
@@ -154,6 +174,8 @@ class WriteBack final : public WriterSide {
   Task<std::optional<Local>> find_written(WriteName write) override;
   bool is_written(const WriteName& write) const override;
   bool upload_now(const WriteName& write) override;
+  WaitingPage waiting(const std::string& path, const std::string& after, size_t count_max,
+                      Push push) override;
   Task<void> keep_replicated() override;
   // The version can be asked for by its write id from now on.
   void publish(const Version& version) { by_write_[version->record.write_id] = version; }
@@ -166,9 +188,30 @@ class WriteBack final : public WriterSide {
   double oldest_seconds() const;
 
  private:
-  Task<void> pump();
+  // Small objects and large ones have slots of their own, so that none of them hinders the other.
+  struct Lane {
+    Lane(Executor& executor, uint64_t slots_max) : slots(executor, slots_max), changed(executor) {}
+    std::multimap<SteadyTime, Version> later;
+    // Due: the directory whose files began to come last (the newest checkpoint) goes first, in it
+    // who was closed first. Keys: due_key.
+    std::map<std::pair<uint64_t, uint64_t>, Version> due;
+    Semaphore slots;
+    Signal changed;
+  };
+  Lane& lane_of(const Version& version);
+  void unqueue(const Version& version);
+  void move_due(Lane& lane);
+  Task<void> pump(Lane& lane);
+  // commit order (write_back_order.cc)
+  Version earlier(const Version& version) const;
+  static bool goes_before(const StagedVersion& one, const StagedVersion& other);
+  void park(const Version& version, const Version& before);
+  void release_followers(const Version& version);
+  Task<Status> await_turn(Version version, Context context);
+  Task<Status> check_others(Version version);
+  void restore_order();
   Task<void> forget(Version version);
-  Task<void> upload_one(Version version, Permit permit);
+  Task<void> upload_one(Version version);
   Task<Result<ObjectInfo>> upload(Version version);
   Task<Result<ObjectInfo>> upload_whole(Version version, PutOptions options, Context context);
   Task<Result<ObjectInfo>> upload_spread(Version version, PutOptions options, Context context);
@@ -176,6 +219,8 @@ class WriteBack final : public WriterSide {
   Task<Status> replace_holders(Version version);
   Task<void> ask_ledger(Version version);
   Task<Status> resolve_base(Version version);
+  Task<Status> pass_gate(Version version);
+  Task<Result<std::vector<uint32_t>>> crcs_of(Version version);
   Task<Status> send_block(Version version, uint64_t offset, uint64_t length, std::string* id,
                           const std::set<std::string>* there, Context context);
   Task<Result<ObjectInfo>> settle_conflict(Version version);
@@ -188,10 +233,13 @@ class WriteBack final : public WriterSide {
   Callbacks callbacks_;
   std::map<std::string, Version> by_name_;
   std::unordered_map<Hash128, std::weak_ptr<StagedVersion>> by_write_;
-  std::multimap<SteadyTime, Version> queue_;
+  std::map<uint64_t, std::weak_ptr<StagedVersion>> large_;  // closed ones, by order
+  uint64_t last_order_ = 0;
+  // The order of a directory's first file; forgotten when nothing below it waits any more.
+  std::map<std::string, uint64_t, std::less<>> directories_;
   std::map<std::string, SteadyTime> late_commits_;  // by object: may still happen until then
-  Signal queue_changed_;
-  Semaphore slots_;   // 1 for a small object, 4 for one in blocks
+  Lane small_;
+  Lane large_lane_;
   Semaphore blocks_;  // blocks in flight
   Gate gate_;
   Cancel stop_;

@@ -9,6 +9,7 @@
 #include "base/object_name.h"
 #include "node/fetcher.h"
 #include "node/file_system_impl.h"
+#include "replication/manifest.h"
 
 namespace shoal {
 
@@ -130,6 +131,7 @@ Task<Status> FileSystemImpl::reopen_sealed(Inode& inode, bool discard) {
       next->file = std::move(copy);
     }
     write_back_.remove_name(version);
+    write_back_.reopened(version);
     version->inode = nullptr;
     inode.staged = nullptr;
     attach_staged(inode, std::move(next));
@@ -137,6 +139,8 @@ Task<Status> FileSystemImpl::reopen_sealed(Inode& inode, bool discard) {
   }
   ++version->generation;
   version->record.sealed = false;
+  write_back_.reopened(version);
+  version->gate.clear();  // it is an ordinary file from now on
   version->forced = false;
   version->failures = 0;
   version->last_error.clear();
@@ -361,6 +365,7 @@ Task<Status> FileSystemImpl::seal(Inode& inode, bool close, Context context) {
     version->record = std::move(before);
     co_return saved;
   }
+  if (close) write_back_.closed(version);
   if (WriteBack::Version old = std::exchange(version->supersedes, nullptr)) {
     while (old != nullptr) {
       WriteBack::Version older = std::exchange(old->supersedes, nullptr);
@@ -425,6 +430,7 @@ Task<Status> FileSystemImpl::save_record(Inode& inode) {
   inode.attributes.write_id = version->write_id_text();
   SHOAL_CO_ASSIGN_OR_RETURN(version->record.metadata, encode_attributes(inode.attributes));
   if (!version->ancestors.empty()) version->record.metadata[kAncestorsName] = version->ancestors;
+  if (!version->gate.empty()) version->record.metadata[kGateName] = version->gate;
   if (version->small) {
     if (!version->bytes) {
       SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes,

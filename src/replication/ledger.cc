@@ -214,4 +214,23 @@ std::vector<LedgerRecord> Ledger::below(const std::string& prefix, const std::st
   return result;
 }
 
+std::vector<LedgerRecord> Ledger::records_below(const std::string& path, const std::string& after,
+                                                size_t count_max) const {
+  std::string prefix = path.empty() ? "" : path + "/";
+  std::vector<LedgerRecord> result;
+  auto take = [&](const std::string& object) {
+    const LedgerRecord* newest = object > after ? visible(object) : nullptr;
+    if (newest == nullptr) return;
+    result.push_back(*newest);
+    result.back().content.reset();
+    result.back().chunk_crcs.clear();
+  };
+  if (!path.empty()) take(path);
+  for (auto at = records_.lower_bound(std::max(prefix, after));
+       at != records_.end() && at->first.starts_with(prefix) && result.size() < count_max; ++at) {
+    take(at->first);
+  }
+  return result;
+}
+
 }  // namespace shoal

@@ -55,6 +55,9 @@ class Ledger {
   // and lie after `after`, in order, at most `count_max`.
   std::vector<LedgerRecord> below(const std::string& prefix, const std::string& after,
                                   size_t count_max) const;
+  // Of records only, at or below the path: the newest sealed version of each object.
+  std::vector<LedgerRecord> records_below(const std::string& path, const std::string& after,
+                                          size_t count_max) const;
   // Called with the object's name whenever what is visible of it may have changed.
   void on_change(std::function<void(const std::string&)> listener) {
     listener_ = std::move(listener);

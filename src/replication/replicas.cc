@@ -269,6 +269,7 @@ Task<Status> Replicas::send_block(Replica& replica, uint64_t index, uint64_t siz
   }
   std::string id = fmt::format("{:08}", index) + hash_bytes(buffer.span()).to_hex();
   if (!there.contains(id)) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await replication_.parts().upload_rate.take(length, context));
     SHOAL_CO_RETURN_IF_ERROR(co_await replication_.parts().origin.put_block(
         replica.as_object, id, begin, buffer.span(),
         context.tightened(replication_.executor(), kOriginLimit)));

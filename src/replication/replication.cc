@@ -216,6 +216,8 @@ Task<Result<std::string>> Replication::handle_replica(Method method, std::string
       reply.set_known(writer_->upload_now(from_wire(request.write())));
       co_return reply.SerializeAsString();
     }
+    case Method::kWaiting:
+      co_return answer_waiting(*this, body);
     default:
       co_return fail(Code::kNotSupported, "not a method of replication");
   }

@@ -15,12 +15,14 @@
 
 #include "async/buffer_pool.h"
 #include "async/gate.h"
+#include "async/rate_limit.h"
 #include "async/sync.h"
 #include "membership/membership.h"
 #include "observe/metrics.h"
 #include "origin/origin.h"
 #include "replication/ledger.h"
 #include "replication/replicas.h"
+#include "replication/waiting.h"
 #include "rpc/rpc.h"
 
 namespace shoal {
@@ -58,6 +60,9 @@ class WriterSide {
   virtual bool is_written(const WriteName& write) const = 0;
   // Somebody waits for it. False: not known here.
   virtual bool upload_now(const WriteName& write) = 0;
+  // What it has at or below the path, of names after `after`.
+  virtual WaitingPage waiting(const std::string& path, const std::string& after, size_t count_max,
+                              Push push) = 0;
   // Looks whether what waits is still on enough nodes, and sees to it.
   virtual Task<void> keep_replicated() = 0;
 };
@@ -70,6 +75,7 @@ struct ReplicationParts {
   ClusterView& view;
   Registry& registry;
   const Log& log;
+  RateLimit& upload_rate;  // of bytes to the origin
 };
 
 class Replication {
@@ -82,7 +88,7 @@ class Replication {
   // Ends every flow. Nothing is lost by it.
   Task<void> stop();
 
-  // The methods kLedgerPut to kUploadNow.
+  // The methods kLedgerPut to kWaiting.
   Task<Result<std::string>> handle(Method method, std::string body, Context context);
   // Serves a peer's read of an un-uploaded version from what this node has staged of it. kNotFound:
   // not all of the range is here.

@@ -8,6 +8,9 @@
 #include "async/gate.h"
 #include "base/checksum.h"
 #include "base/object_name.h"
+#include "replication/commit_order.h"
+#include "replication/manifest.h"
+#include "replication/recorded_crcs.h"
 #include "replication/spread_upload.h"
 
 namespace shoal {
@@ -193,7 +196,9 @@ Task<void> Takeover::adopt(Takeover* self, LedgerRecord record) {
   replication.parts().log.info("{}: its writer is gone, uploading it from its replicas ({})",
                                record.object, format_size(record.size));
   Status status = co_await self->upload(record);
-  if (!status && status.error().code() != Code::kCancelled) {
+  if (!status && status.error().code() == Code::kBusy) {
+    replication.parts().log.debug("{}: {}", record.object, status.error().to_string());
+  } else if (!status && status.error().code() != Code::kCancelled) {
     replication.note_error(record.object + ": " + status.error().to_string());
     replication.parts().log.warning("uploading {} for its lost writer: {}; trying again",
                                     record.object, status.error().to_string());
@@ -264,7 +269,15 @@ Task<Result<ObjectInfo>> Takeover::commit(const LedgerRecord& record, const Hold
   if (as_object != record.object) options.condition = Condition::absent();
   options.metadata["shoalwriteid"] = commit_id_of(record);
   options.metadata.erase("shoalancestors");
+  // What was written on after its record has other bytes.
+  if (!record.sealed) options.metadata.erase(kCrcsName);
+  std::string gate;
+  if (auto found = options.metadata.extract(kGateName)) gate = std::move(found.mapped());
   Context context = replication_.limited(kOriginLimit);
+  if (gate.empty() && is_marker(leaf_of(record.object))) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await check_earlier(replication_, record.object, record.changed,
+                                                    record.writer, context));
+  }
   if (record.content || record.size <= kWholePutMax) {
     Buffer bytes(std::max<uint64_t>(record.size, 1));
     ByteSpan content = bytes.part(0, record.size);
@@ -277,7 +290,19 @@ Task<Result<ObjectInfo>> Takeover::commit(const LedgerRecord& record, const Hold
     if (record.sealed && crc32c(content) != record.crc) {
       co_return fail(Code::kCorrupt, "its replicas do not match its checksum");
     }
+    if (!gate.empty()) {
+      SHOAL_CO_RETURN_IF_ERROR(co_await pass_gate(replication_, record.object, gate,
+                                                  std::string(as_text(content)), context));
+    }
     co_return co_await origin.put(as_object, content, std::move(options), context);
+  }
+  if (!gate.empty()) {
+    std::string content(gate == kGateSelf ? record.size : 0, '\0');
+    ByteSpan into(reinterpret_cast<std::byte*>(content.data()), content.size());
+    SHOAL_CO_RETURN_IF_ERROR(
+        co_await replication_.read(record.object, record.write, 0, into, {}, context));
+    SHOAL_CO_RETURN_IF_ERROR(
+        co_await pass_gate(replication_, record.object, gate, std::move(content), context));
   }
   SpreadUpload upload;
   upload.object = as_object;

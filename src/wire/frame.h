@@ -84,6 +84,7 @@ enum class Method : uint16_t {
   kReplicaUpload = 37,  // send these chunks to the origin as blocks
   kReplicaEnd = 38,     // the version has ended
   kUploadNow = 39,      // to the writer: somebody waits for it to be in the origin
+  kWaiting = 40,        // what do you have below this path that the origin does not?
 };
 
 struct FrameHeader {

@@ -214,6 +214,51 @@ class ShoalTest(unittest.TestCase):
                               **options)
 
 
+def content_of(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+class NodesTest(ShoalTest):
+    """Several nodes of one cluster, each with a mount of its own, on the loopback address."""
+
+    count = 4
+
+    def start_nodes(self, *flags, count=None, origin=None, ack="replicated"):
+        self.nodes = []
+        for i in range(count or self.count):
+            self.start_node(i, *flags, "--ack", ack, origin=origin)
+        eventually(lambda: all(len(node.status()["members"]) == len(self.nodes)
+                               for node in self.nodes), "all to be members")
+
+    def start_node(self, i, *flags, origin=None):
+        mountpoint = os.path.join(self.directory, f"mnt{i}")
+        os.makedirs(mountpoint, exist_ok=True)
+        node = Daemon(origin or self.origin, mountpoint, os.path.join(self.directory, f"cache{i}"),
+                      "--cluster", "r", "--name", f"n{i}", "--listen", "127.0.0.1:0", "--http",
+                      "off", "--attr-ttl", "0s", *flags)
+        node.cache = os.path.join(self.directory, f"cache{i}")
+        self.addCleanup(node.stop)
+        self.nodes[i:i + 1] = [node]
+        return node
+
+    def path_at(self, node, name):
+        return os.path.join(node.mountpoint, name)
+
+    def write_at(self, node, name, data):
+        with open(self.path_at(node, name), "wb") as file:
+            file.write(data)
+
+    def destroy(self, node):
+        """kill -9, and its disk is gone too."""
+        node.kill()
+        shutil.rmtree(node.cache)
+
+    def in_origin(self, name):
+        path = os.path.join(self.origin, name)
+        return content_of(path) if os.path.exists(path) else None
+
+
 def pattern(size, seed=0):
     """Bytes that tell their place and seed."""
     block = b"".join((i * 2654435761 + seed * 40503 & 0xFFFFFFFF).to_bytes(4, "little")

@@ -2,55 +2,13 @@
 is still there, and reaches the origin by itself. Real nodes on the loopback address."""
 
 import os
-import shutil
 
-from harness import Daemon, ShoalTest, eventually, main, pattern
+from harness import NodesTest, content_of, eventually, main, pattern
 
 MIB = 1 << 20
 
 
-def content_of(path):
-    with open(path, "rb") as file:
-        return file.read()
-
-
-class Replication(ShoalTest):
-    count = 4
-
-    def start_nodes(self, *flags, count=None, origin=None, ack="replicated"):
-        self.nodes = []
-        for i in range(count or self.count):
-            self.start_node(i, *flags, "--ack", ack, origin=origin)
-        eventually(lambda: all(len(node.status()["members"]) == len(self.nodes)
-                               for node in self.nodes), "all to be members")
-
-    def start_node(self, i, *flags, origin=None):
-        mountpoint = os.path.join(self.directory, f"mnt{i}")
-        os.makedirs(mountpoint, exist_ok=True)
-        node = Daemon(origin or self.origin, mountpoint, os.path.join(self.directory, f"cache{i}"),
-                      "--cluster", "r", "--name", f"n{i}", "--listen", "127.0.0.1:0", "--http",
-                      "off", "--attr-ttl", "0s", *flags)
-        node.cache = os.path.join(self.directory, f"cache{i}")
-        self.addCleanup(node.stop)
-        self.nodes[i:i + 1] = [node]
-        return node
-
-    def path_at(self, node, name):
-        return os.path.join(node.mountpoint, name)
-
-    def write_at(self, node, name, data):
-        with open(self.path_at(node, name), "wb") as file:
-            file.write(data)
-
-    def destroy(self, node):
-        """kill -9, and its disk is gone too."""
-        node.kill()
-        shutil.rmtree(node.cache)
-
-    def in_origin(self, name):
-        path = os.path.join(self.origin, name)
-        return content_of(path) if os.path.exists(path) else None
-
+class Replication(NodesTest):
     def test_the_writer_is_destroyed(self):
         stub = self.start_stub()
         self.start_nodes("--upload-delay", "1h", origin=stub.url)
