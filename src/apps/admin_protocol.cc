@@ -145,8 +145,8 @@ Result<JobEvent> decode_event(std::string_view line) {
     p.current = text_or(json, "current", "");
     p.last_error = text_or(json, "last_error", "");
     if (auto lines = json.find("findings"); lines != json.end() && lines->is_array()) {
-      for (const Json& line : *lines) {
-        if (line.is_string()) p.findings.push_back(line.get<std::string>());
+      for (const Json& found : *lines) {
+        if (found.is_string()) p.findings.push_back(found.get<std::string>());
       }
     }
     return p;

@@ -57,10 +57,12 @@ WaitingPage WriteBack::waiting(const std::string& path, const std::string& after
                                Push push) {
   WaitingPage page;
   auto take = [&](const Version& version) {
-    bool recorded = version->recorded && version->recorded->write == version->write() &&
+    // A process that inherited the file may have closed it; the writer has it still.
+    bool open = version->inode != nullptr && version->inode->writers > 0;
+    bool recorded = !open && version->recorded && version->recorded->write == version->write() &&
                     version->recorded->sealed && !version->modified &&
                     version->recorded->object == version->record.object;
-    bool closed = version->record.sealed && version->durable && !version->modified;
+    bool closed = !open && version->record.sealed && version->durable && !version->modified;
     WaitingItem item;
     item.object = version->record.object;
     item.write = version->write();

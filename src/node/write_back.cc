@@ -369,8 +369,8 @@ void WriteBack::move_due(Lane& lane) {
     auto directory = directories_.find(parent_of(version->record.object));
     uint64_t began = directory == directories_.end() ? version->order : directory->second;
     version->due = true;
-    version->due_key = {UINT64_MAX - began, version->order};
-    lane.due.emplace(version->due_key, std::move(version));
+    auto key = version->due_key = {UINT64_MAX - began, version->order};
+    lane.due.emplace(key, std::move(version));
   }
 }
 

@@ -187,7 +187,7 @@ class CommitOrder(NodesTest):
         a, b = self.nodes
         os.makedirs(self.path_at(a, "run/s/rng"))
         stub.faults(script=[{"fault": "busy", "method": "PUT", "target": f"/s/{part}", "skip": 0,
-                             "count": 25} for part in ("shard", "other", "rng")])
+                             "count": 4} for part in ("shard", "other", "rng")])
         self.write_at(a, "run/s/shard", pattern(9 * MIB, 1))
         self.write_at(a, "run/s/rng/0", b"2")
         self.write_at(b, "run/s/other", b"3")  # another node's, closed before
