@@ -27,7 +27,7 @@ AckLevel FileSystemImpl::ack_of(const Inode& inode) const {
     if (level) return *level;
   }
   AckLevel level = core_.options.ack;
-  if (core_.options.ack_below.empty() || !inode.attached()) return level;
+  if (core_.options.ack_below.empty() || !tree_.has_path(inode)) return level;
   std::string path = tree_.path(inode);
   size_t longest = 0;
   for (const auto& [directory, below] : core_.options.ack_below) {
