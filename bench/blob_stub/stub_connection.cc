@@ -1,6 +1,7 @@
 #include "blob_stub/stub_connection.h"
 
 #include <fmt/format.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -25,6 +26,14 @@ void set_low_water(int fd, int bytes) {
   (void)setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof bytes);
 }
 
+// 0 for what is not IPv4.
+uint64_t address_of_peer(int fd) {
+  sockaddr_in address{};
+  socklen_t length = sizeof address;
+  bool known = getpeername(fd, reinterpret_cast<sockaddr*>(&address), &length) == 0;
+  return known && address.sin_family == AF_INET ? ntohl(address.sin_addr.s_addr) : 0;
+}
+
 BlobReply plain_error(int status, std::string_view message) {
   BlobReply reply;
   reply.status = status;
@@ -34,6 +43,9 @@ BlobReply plain_error(int status, std::string_view message) {
 }
 
 }  // namespace
+
+Connection::Connection(Worker& worker, int fd)
+    : worker_(worker), fd_(fd), client_(address_of_peer(fd)) {}
 
 Connection::~Connection() { ::close(fd_); }
 
@@ -140,10 +152,11 @@ Connection::Step Connection::take_head(size_t head_bytes) {
   body_left_ = head_.body_bytes;
   {
     std::lock_guard lock(worker_.shared().mutex);
-    const BlobFaults& faults = worker_.shared().faults.faults();
-    pacer_.set_rate(faults.connection_bytes_per_second);
-    paced_in_ = faults.connection_bytes_per_second > 0 || faults.account_in_bytes_per_second > 0;
-    paced_out_ = faults.connection_bytes_per_second > 0 || faults.account_out_bytes_per_second > 0;
+    const BlobFaultModel& faults = worker_.shared().faults;
+    uint64_t own = faults.faults().connection_bytes_per_second;
+    pacer_.set_rate(own);
+    paced_in_ = own > 0 || faults.paces(true);
+    paced_out_ = own > 0 || faults.paces(false);
   }
   state_ = State::kDecide;
   if (body_left_ == 0) return Step::kGoOn;
@@ -196,14 +209,12 @@ Connection::Step Connection::read_body() {
   return Step::kGoOn;
 }
 
-// Reserves bandwidth of the connection and of the account.
+// Reserves bandwidth of the connection, the client and the account.
 SteadyTime Connection::pace(uint64_t bytes, bool in) {
   SteadyTime now = steady_now();
   SteadyTime due = pacer_.reserve(now, bytes);
   std::lock_guard lock(worker_.shared().mutex);
-  BlobFaultModel& faults = worker_.shared().faults;
-  Pacer& account = in ? faults.account_in() : faults.account_out();
-  return std::max(due, account.reserve(now, bytes));
+  return std::max(due, worker_.shared().faults.reserve(in, client_, now, bytes));
 }
 
 Connection::Step Connection::decide() {

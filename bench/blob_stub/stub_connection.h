@@ -11,7 +11,7 @@ namespace shoal::stub {
 
 class Connection {
  public:
-  Connection(Worker& worker, int fd) : worker_(worker), fd_(fd) {}
+  Connection(Worker& worker, int fd);
   ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
@@ -51,6 +51,7 @@ class Connection {
 
   Worker& worker_;
   int fd_;
+  const uint64_t client_;  // stands for the address at the other end
   State state_ = State::kHead;
   bool readable_ = true;
   bool writable_ = true;

@@ -74,6 +74,7 @@ std::string stats_json(Shared& shared) {
   json document = {
       {"bytes_in", stats.bytes_in},
       {"bytes_out", stats.bytes_out},
+      {"blocks_repeated", stats.blocks_repeated},
       {"busy_served", shared.faults.injected(BlobFault::kBusy)},
       {"refused", stats.refused},
       {"uncommitted_blocks", shared.service.uncommitted_blocks()},

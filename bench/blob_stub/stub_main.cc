@@ -24,6 +24,7 @@ struct Arguments {
   double jitter_ms = 0;
   double connection_mibps = 0;
   double account_mibps = 0;
+  double client_mibps = 0;
   bool no_auth = false;
   BlobSas sas;
   bool sas_expired = false;
@@ -58,6 +59,8 @@ void declare(CLI::App& app, Arguments& given) {
   app.add_option("--jitter-ms", given.jitter_ms, "up to so much more");
   app.add_option("--connection-mibps", given.connection_mibps, "bandwidth of a connection");
   app.add_option("--account-mibps", given.account_mibps, "bandwidth of the account, each way");
+  app.add_option("--client-mibps", given.client_mibps,
+                 "bandwidth of all connections of one address, each way");
   app.add_option("--requests-per-second", options.faults.requests_per_second,
                  "above it the answer is 503");
   app.add_option("--faults", given.faults_json,
@@ -131,6 +134,8 @@ Status serve(Arguments given) {
   faults.connection_bytes_per_second = mibps(given.connection_mibps);
   faults.account_in_bytes_per_second = mibps(given.account_mibps);
   faults.account_out_bytes_per_second = mibps(given.account_mibps);
+  faults.client_in_bytes_per_second = mibps(given.client_mibps);
+  faults.client_out_bytes_per_second = mibps(given.client_mibps);
   given.options.service.require_auth = !given.no_auth;
   if (given.sas_expired) given.sas.expires = WallTime{};
   if (!given.sas.query.empty()) given.options.service.sas.push_back(given.sas);

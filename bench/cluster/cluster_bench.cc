@@ -72,6 +72,11 @@ Status apply(ClusterSettings& settings, const std::string& name, const std::stri
     settings.directory = value;
   } else if (name == "only") {
     settings.only = value;
+  } else if (name == "baseline") {
+    if (value != "async-copy" && value != "none") {
+      return fail(Code::kInvalidArgument, "known are async-copy and none");
+    }
+    settings.baseline = value;
   } else if (name == "shoal") {
     settings.shoal = value;
   } else if (name == "keep") {
@@ -84,7 +89,7 @@ Status apply(ClusterSettings& settings, const std::string& name, const std::stri
     return fail(
         Code::kInvalidArgument,
         "no such parameter; known are nodes, rounds, size, mbit, files, seconds, dir, only, "
-        "shoal, keep, strict, quick");
+        "baseline, shoal, keep, strict, quick");
   }
   return {};
 }
@@ -200,6 +205,7 @@ Result<ClusterSettings> parse_cluster_settings(const NameValues& pairs, ClusterS
 }
 
 bool ClusterBench::wants(const std::string& row) const {
+  if (settings.baseline == "none" && row.ends_with("baseline")) return false;
   return fnmatch(settings.only.c_str(), row.c_str(), 0) == 0 ||
          row.starts_with(settings.only + ".");
 }
@@ -257,7 +263,7 @@ Result<std::string> ClusterBench::new_object(uint64_t size, uint64_t seed) {
 
 std::vector<ClusterScenario> cluster_scenarios() {
   return {fan_out_scenario(), fan_in_scenario(), elastic_scenario(), metadata_scenario(),
-          many_nodes_scenario()};
+          many_nodes_scenario(), fan_out_write_scenario()};
 }
 
 int run_cluster_scenario(const ClusterScenario& scenario, const NameValues& pairs, bool json) {

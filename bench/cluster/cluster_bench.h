@@ -29,6 +29,7 @@ struct ClusterSettings {
   double seconds = 2;       // of each measure of a rate
   std::string directory = "/var/tmp";
   std::string only = "*";  // glob over names of rows and groups
+  std::string baseline = "async-copy";  // of writes; none: left out
   std::string shoal = "/proc/self/exe";
   bool keep = false;
   bool strict = false;
@@ -37,7 +38,7 @@ struct ClusterSettings {
   double bytes_per_second() const { return mbit * 1e6 / 8; }
 };
 // Over the defaults that the scenario gives. Understands nodes, rounds, size, mbit, files, seconds,
-// dir, only, shoal, keep, strict, quick.
+// dir, only, baseline, shoal, keep, strict, quick.
 Result<ClusterSettings> parse_cluster_settings(const NameValues& pairs, ClusterSettings defaults);
 
 class ClusterBench {
@@ -88,6 +89,7 @@ ClusterScenario elastic_scenario();
 ClusterScenario fan_in_scenario();
 ClusterScenario metadata_scenario();
 ClusterScenario many_nodes_scenario();
+ClusterScenario fan_out_write_scenario();
 std::vector<ClusterScenario> cluster_scenarios();  // all
 
 // Exit status: 0 all rows measured (strict: and every target met), 1 not, 2 usage.

@@ -1,9 +1,11 @@
 #include "one_node/raw_http.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/un.h>
@@ -29,9 +31,17 @@ namespace {
 constexpr uint64_t kSmallBodyMax = 64 * kMiB;
 constexpr size_t kSampleBytes = 64;
 
-Status send_all(int socket, std::string_view bytes) {
+std::string request_head(std::string_view method, std::string_view target,
+                         std::string_view headers, uint64_t body_bytes) {
+  return fmt::format(
+      "{} {} HTTP/1.1\r\nhost: 127.0.0.1\r\nx-ms-version: 2021-12-02\r\n{}"
+      "content-length: {}\r\n\r\n",
+      method, target, headers, body_bytes);
+}
+
+Status send_all(int socket, std::string_view bytes, int flags = 0) {
   while (!bytes.empty()) {
-    ssize_t n = ::send(socket, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    ssize_t n = ::send(socket, bytes.data(), bytes.size(), MSG_NOSIGNAL | flags);
     if (n < 0 && errno == EINTR && !interrupted()) continue;
     if (n <= 0) return fail(error_from_errno(errno, "sending to the stub"));
     bytes.remove_prefix(static_cast<size_t>(n));
@@ -62,7 +72,7 @@ Result<HttpAnswer> parse_head(std::string_view head) {
 
 }  // namespace
 
-Result<RawHttp> RawHttp::connect(uint16_t port) {
+Result<RawHttp> RawHttp::connect(uint16_t port, const std::string& to) {
   int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (socket < 0) return fail(error_from_errno(errno, "cannot make a socket"));
   int yes = 1;
@@ -70,11 +80,14 @@ Result<RawHttp> RawHttp::connect(uint16_t port) {
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(port);
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  if (inet_pton(AF_INET, to.c_str(), &address.sin_addr) != 1) {
+    close(socket);
+    return fail(Code::kInvalidArgument, to + " is no IPv4 address");
+  }
   if (::connect(socket, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
     int reason = errno;
     close(socket);
-    return fail(error_from_errno(reason, fmt::format("cannot connect to 127.0.0.1:{}", port)));
+    return fail(error_from_errno(reason, fmt::format("cannot connect to {}:{}", to, port)));
   }
   return RawHttp(socket);
 }
@@ -109,11 +122,29 @@ RawHttp::~RawHttp() {
 Result<HttpAnswer> RawHttp::send(std::string_view method, std::string_view target,
                                  std::string_view headers, std::string_view body) {
   SHOAL_ASSERT(taken_ == held_, "the body before was not read");
-  std::string request = fmt::format(
-      "{} {} HTTP/1.1\r\nhost: 127.0.0.1\r\nx-ms-version: 2021-12-02\r\n{}"
-      "content-length: {}\r\n\r\n{}",
-      method, target, headers, body.size(), body);
+  std::string request = request_head(method, target, headers, body.size());
+  request += body;
   SHOAL_RETURN_IF_ERROR(send_all(socket_, request));
+  return read_head(method);
+}
+
+Result<HttpAnswer> RawHttp::send_file(std::string_view method, std::string_view target,
+                                      std::string_view headers, int file, uint64_t offset,
+                                      uint64_t length) {
+  SHOAL_ASSERT(taken_ == held_, "the body before was not read");
+  SHOAL_RETURN_IF_ERROR(
+      send_all(socket_, request_head(method, target, headers, length), MSG_MORE));
+  auto at = static_cast<off_t>(offset);
+  while (length > 0) {
+    ssize_t n = sendfile(socket_, file, &at, length);
+    if (n < 0 && errno == EINTR && !interrupted()) continue;
+    if (n <= 0) return fail(error_from_errno(errno, "sending a file to the stub"));
+    length -= static_cast<uint64_t>(n);
+  }
+  return read_head(method);
+}
+
+Result<HttpAnswer> RawHttp::read_head(std::string_view method) {
   size_t held = 0;
   while (true) {
     ssize_t n = recv(socket_, head_.data() + held, head_.size() - held, 0);

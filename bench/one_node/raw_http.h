@@ -1,4 +1,4 @@
-// The plainest HTTP client that can be: blocking sockets to 127.0.0.1 (or a Unix socket),
+// The plainest HTTP client that can be: blocking sockets to an IPv4 address (or a Unix socket),
 // keep-alive, answers with a Content-Length. It is the ceiling that the mount is compared with, and
 // it steers the Blob stub.
 #pragma once
@@ -21,7 +21,7 @@ struct HttpAnswer {
 // One connection. One thread at a time. After an error it must not be used again.
 class RawHttp {
  public:
-  static Result<RawHttp> connect(uint16_t port);
+  static Result<RawHttp> connect(uint16_t port, const std::string& address = "127.0.0.1");
   static Result<RawHttp> connect_unix(const std::string& path);
   RawHttp(RawHttp&& other) noexcept;
   RawHttp& operator=(RawHttp&&) = delete;
@@ -34,10 +34,16 @@ class RawHttp {
   // For small bodies; fails if the status is not 200.
   Result<std::string> call(std::string_view method, std::string_view target,
                            std::string_view body = {});
+  // Sends bytes [offset, offset + length) of an open file as the body, by sendfile.
+  Result<HttpAnswer> send_file(std::string_view method, std::string_view target,
+                               std::string_view headers, int file, uint64_t offset,
+                               uint64_t length);
   // GET of a range into memory; fails if the answer is not exactly that.
   Status get_range(std::string_view target, uint64_t offset, ByteSpan into);
 
  private:
+  Result<HttpAnswer> read_head(std::string_view method);
+
   explicit RawHttp(int socket) : socket_(socket), head_(16 * kKiB) {}
   int socket_ = -1;
   Buffer head_;

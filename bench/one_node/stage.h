@@ -43,6 +43,9 @@ Facts machine_facts(const std::string& directory);
 struct OriginShape {
   double latency_ms = 0;                // to the first byte
   double account_bytes_per_second = 0;  // each way; 0: as fast as loopback is
+  double client_bytes_per_second = 0;   // of one address, each way; 0: not limited
+  double busy = 0;                      // share of requests that is answered 503
+  bool outage = false;                  // every connection is reset
 };
 
 // The Blob stub in a process of its own; see bench/blob_stub.

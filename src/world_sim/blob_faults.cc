@@ -96,6 +96,8 @@ Result<BlobFaults> blob_faults_from_json(std::string_view text, BlobFaults base)
   reader.rate("connection_mibps", base.connection_bytes_per_second);
   reader.rate("account_in_mibps", base.account_in_bytes_per_second);
   reader.rate("account_out_mibps", base.account_out_bytes_per_second);
+  reader.rate("client_in_mibps", base.client_in_bytes_per_second);
+  reader.rate("client_out_mibps", base.client_out_bytes_per_second);
   reader.number("requests_per_second", 1e9,
                 [&](double value) { base.requests_per_second = static_cast<uint64_t>(value); });
   if (auto it = document.find("outage"); it != document.end()) {
@@ -131,6 +133,8 @@ std::string blob_faults_to_json(const BlobFaults& faults) {
       {"connection_mibps", mibps(faults.connection_bytes_per_second)},
       {"account_in_mibps", mibps(faults.account_in_bytes_per_second)},
       {"account_out_mibps", mibps(faults.account_out_bytes_per_second)},
+      {"client_in_mibps", mibps(faults.client_in_bytes_per_second)},
+      {"client_out_mibps", mibps(faults.client_out_bytes_per_second)},
       {"requests_per_second", faults.requests_per_second},
       {"outage", faults.outage},
       {"retry_after_ms", milliseconds_of(faults.retry_after)},
@@ -165,9 +169,26 @@ BlobFaultModel::BlobFaultModel(BlobFaults faults, uint64_t seed) : random_(seed)
 
 void BlobFaultModel::set(BlobFaults faults) {
   faults_ = std::move(faults);
-  in_.set_rate(faults_.account_in_bytes_per_second);
-  out_.set_rate(faults_.account_out_bytes_per_second);
+  in_.account.set_rate(faults_.account_in_bytes_per_second);
+  out_.account.set_rate(faults_.account_out_bytes_per_second);
   for (double chance : faults_.chance) SHOAL_ASSERT(chance >= 0 && chance <= 1);
+}
+
+uint64_t BlobFaultModel::client_rate(bool in) const {
+  return in ? faults_.client_in_bytes_per_second : faults_.client_out_bytes_per_second;
+}
+
+bool BlobFaultModel::paces(bool in) const {
+  return client_rate(in) > 0 || (in ? in_ : out_).account.rate() > 0;
+}
+
+SteadyTime BlobFaultModel::reserve(bool in, uint64_t client, SteadyTime now, uint64_t bytes) {
+  Direction& direction = in ? in_ : out_;
+  SteadyTime due = direction.account.reserve(now, bytes);
+  if (client_rate(in) == 0) return due;
+  Pacer& pacer = direction.clients[client];
+  pacer.set_rate(client_rate(in));
+  return std::max(due, pacer.reserve(now, bytes));
 }
 
 bool BlobFaultModel::over_limit(SteadyTime now) {

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -48,6 +49,9 @@ struct BlobFaults {
   uint64_t connection_bytes_per_second = 0;
   uint64_t account_in_bytes_per_second = 0;
   uint64_t account_out_bytes_per_second = 0;
+  // Of all connections of one machine together: a single client seldom gets what the account gives.
+  uint64_t client_in_bytes_per_second = 0;
+  uint64_t client_out_bytes_per_second = 0;
   // Requests per second; above it (with a burst of a tenth of a second) 503.
   uint64_t requests_per_second = 0;
   bool outage = false;                       // every connection is reset
@@ -62,7 +66,7 @@ struct BlobFaults {
 };
 
 // {"latency_ms": 5, "latency_jitter_ms": 1, "connection_mibps": 60, "account_in_mibps": 0,
-//  "account_out_mibps": 0, "requests_per_second": 0, "outage": false, "retry_after_ms": 1000,
+//  "account_out_mibps": 0, "client_in_mibps": 0, "client_out_mibps": 0, "requests_per_second": 0, "outage": false, "retry_after_ms": 1000,
 //  "slow_first_byte_ms": 5000, "chance": {"busy": 0.01},
 //  "script": [{"fault": "reset_in_body", "method": "GET", "target": "x", "skip": 0, "count": 1}]}
 // Fields that are absent keep the value they have in `base`.
@@ -99,17 +103,24 @@ class BlobFaultModel {
   void set(BlobFaults faults);
   const BlobFaults& faults() const { return faults_; }
   BlobFate decide(std::string_view method, std::string_view target, SteadyTime now);
-  // Both also shared by every connection of the account.
-  Pacer& account_in() { return in_; }
-  Pacer& account_out() { return out_; }
+  // When the account and the client (a number that stands for its machine) have let these bytes
+  // pass. In: towards the account.
+  SteadyTime reserve(bool in, uint64_t client, SteadyTime now, uint64_t bytes);
+  // Bytes have to wait in this direction.
+  bool paces(bool in) const;
   uint64_t injected(BlobFault fault) const { return injected_[static_cast<size_t>(fault)]; }
 
  private:
   bool over_limit(SteadyTime now);
   BlobFaults faults_;
   SeededRandom random_;
-  Pacer in_;
-  Pacer out_;
+  struct Direction {
+    Pacer account;
+    std::map<uint64_t, Pacer> clients;
+  };
+  uint64_t client_rate(bool in) const;
+  Direction in_;
+  Direction out_;
   SteadyTime request_slot_{};
   std::array<uint64_t, kBlobFaults> injected_{};
 };

@@ -94,6 +94,7 @@ struct BlobServiceStats {
   std::array<uint64_t, kBlobOperations> failures{};  // answers of 400 and above
   uint64_t refused = 0;                              // by refuse(), counted nowhere else
   uint64_t bytes_in = 0;                             // request bodies
+  uint64_t blocks_repeated = 0;                      // put though the blob had a block of that id
   uint64_t bytes_out = 0;                            // bodies of Get Blob
   uint64_t of(BlobOperation operation) const { return requests[static_cast<size_t>(operation)]; }
 };

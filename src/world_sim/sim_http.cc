@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace shoal {
 
@@ -158,7 +159,7 @@ void SimHttp::send_more(TransferPtr transfer) {
   transfer->sent += count;
   SteadyTime now = executor_.now();
   SteadyTime due = std::max(transfer->connection.reserve(now, count),
-                            transfer->account->faults.account_in().reserve(now, count));
+                            transfer->account->faults.reserve(true, std::to_underlying(host_), now, count));
   pass(fabric_.http_out(host_), transfer, count, due, &SimHttp::send_more);
 }
 
@@ -209,7 +210,7 @@ void SimHttp::receive_more(TransferPtr transfer) {
   if (!take(*transfer, count)) return;
   SteadyTime now = executor_.now();
   SteadyTime due = std::max(transfer->connection.reserve(now, count),
-                            transfer->account->faults.account_out().reserve(now, count));
+                            transfer->account->faults.reserve(false, std::to_underlying(host_), now, count));
   pass(fabric_.http_in(host_), transfer, count, due, &SimHttp::receive_more);
 }
 

@@ -125,7 +125,12 @@ BlobReply BlobService::put_block(BlobCall& call, Container& container) {
                         "The uncommitted block count cannot exceed 100,000.");
     }
   }
-  container.blobs[call.blob].uncommitted.insert_or_assign(*id, kept(body));
+  Blob& blob = container.blobs[call.blob];
+  auto has_id = [&id](const Block& block) { return block.id == *id; };
+  if (blob.uncommitted.contains(*id) || std::ranges::any_of(blob.blocks, has_id)) {
+    ++stats_.blocks_repeated;
+  }
+  blob.uncommitted.insert_or_assign(*id, kept(body));
   BlobReply reply;
   reply.status = 201;
   if (const std::string* md5 = call.header("content-md5")) {
