@@ -6,10 +6,12 @@
 
 #include <fstream>
 
+#include "cluster/async_copy.h"
 #include "cluster/cluster_bench.h"
 #include "cluster/grpc_wire.h"
 #include "cluster/lab.h"
 #include "cluster/raw_tcp.h"
+#include "cluster/write_rounds.h"
 #include "one_node/load.h"
 
 namespace shoal::bench {
@@ -156,6 +158,58 @@ TEST(GrpcCallsTest, a_failed_call_is_told) {
     EXPECT_FALSE(calls.take_answers(answer, answers, out));
     EXPECT_EQ(answers, 0u);
   }
+}
+
+TEST_F(LabTest, the_plain_upload_repeats_what_is_refused) {
+  auto work = WorkDirectory::make("/var/tmp", false);
+  ASSERT_TRUE(work) << work.error().message();
+  auto stub = Stub::start(**work, 0, "0.0.0.0");
+  ASSERT_TRUE(stub) << stub.error().message();
+  ASSERT_TRUE((*stub)->shape({.busy = 0.3}));
+  auto lab = make({.places = 1, .bytes_per_second = 0, .loopback = false});
+  ASSERT_TRUE(lab);
+  constexpr uint64_t kSize = 20 * kMiB + 777;
+  ASSERT_TRUE(make_native_file(**work / "file", kSize, 5));
+  AsyncCopy copy{.file = **work / "file",
+                 .target = (*stub)->target("copied"),
+                 .address = lab->hub_address(),
+                 .port = (*stub)->port(),
+                 .network = lab->network(0),
+                 .block_bytes = kMiB};
+  auto copier = AsyncCopier::start(**work, copy);
+  ASSERT_TRUE(copier) << copier.error().message();
+  auto outcome = (*copier)->wait(std::chrono::milliseconds(60'000));
+  ASSERT_TRUE(outcome) << outcome.error().message();
+  EXPECT_EQ(outcome->bytes, kSize);
+  Report report;
+  ClusterSettings settings;
+  ClusterBench bench(settings, **work, **stub, report);
+  Status same = verify_in_origin(bench, "copied", kSize, 5);
+  EXPECT_TRUE(same) << same.error().message();
+  EXPECT_FALSE(verify_in_origin(bench, "copied", kSize, 6));
+}
+
+TEST_F(LabTest, one_client_of_the_origin_can_be_limited) {
+  auto work = WorkDirectory::make("/var/tmp", false);
+  ASSERT_TRUE(work) << work.error().message();
+  auto stub = Stub::start(**work, 0, "0.0.0.0");
+  ASSERT_TRUE(stub) << stub.error().message();
+  auto lab = make({.places = 1, .bytes_per_second = 0, .loopback = false});
+  ASSERT_TRUE(lab);
+  ASSERT_TRUE((*stub)->shape({.client_bytes_per_second = 10e6}));
+  constexpr uint64_t kSize = 10'000'000;
+  ASSERT_TRUE(make_native_file(**work / "file", kSize, 5));
+  AsyncCopy copy{.file = **work / "file",
+                 .target = (*stub)->target("copied"),
+                 .address = lab->hub_address(),
+                 .port = (*stub)->port(),
+                 .network = lab->network(0),
+                 .block_bytes = kMiB};
+  auto copier = AsyncCopier::start(**work, copy);
+  ASSERT_TRUE(copier) << copier.error().message();
+  auto outcome = (*copier)->wait(std::chrono::milliseconds(60'000));
+  ASSERT_TRUE(outcome) << outcome.error().message();
+  EXPECT_GT(outcome->seconds, 0.9);  // all its connections together
 }
 
 }  // namespace

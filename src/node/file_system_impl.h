@@ -112,6 +112,7 @@ class FileSystemImpl final : public FileSystem {
   // names.cc
   Result<Inode*> inode_of(InodeId id);
   Result<Inode*> directory_of(InodeId id);
+  Result<Inode*> answer_old(Inode* child, const std::string& path);
   Task<Result<Inode*>> resolve(Inode& directory, std::string name, Context context);
   // `outdated`: this node changed the name after the question was asked.
   Task<Result<ObjectInfo>> ask_origin(std::string path, Context context, bool* outdated);

@@ -252,6 +252,7 @@ Task<Result<FileSystem::Created>> FileSystemImpl::create(InodeId parent, std::st
   attach_staged(inode, std::move(version));
   touch(inode);
   changed_names(*directory, name);
+  directory->written_here = true;
   Created created;
   created.open.handle = add_handle(inode, flags);
   created.open.mode = OpenResult::Mode::kDirect;

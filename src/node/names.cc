@@ -313,7 +313,10 @@ Task<Result<Inode*>> FileSystemImpl::put_special(Inode& directory, std::string n
   info.size = content.size();
   if (info.modified == WallTime{}) info.modified = *attributes.modified;
   changed_names(directory, name);
-  co_return &adopt(directory, name, info);
+  directory.written_here = true;
+  Inode& made = adopt(directory, name, info);
+  made.written_here = made.is_directory();  // nothing is in it but what this node knows
+  co_return &made;
 }
 
 Task<Result<Entry>> FileSystemImpl::make_directory(InodeId parent, std::string name, uint32_t mode,

@@ -42,13 +42,23 @@ Task<Result<ObjectInfo>> FileSystemImpl::ask_origin(std::string path, Context co
 Task<Result<ObjectInfo>> FileSystemImpl::revalidate(Inode& directory, std::string name,
                                                     std::string path, Context context,
                                                     bool* outdated) {
+  bool knew_attributes = tree_.child(directory, name) != nullptr;
   Context limit = context.tightened(core_.executor(), kRevalidateLimit);
   auto info = co_await ask_origin(path, limit, outdated);
   if (info || info.error().code() != Code::kDeadlineExceeded) co_return info;
   // If they have gone meanwhile, there is nothing else to answer with.
-  bool there = !directory.attached() || tree_.child(directory, name) != nullptr;
+  bool there = !knew_attributes || !directory.attached() || tree_.child(directory, name) != nullptr;
   if (there || !context.check(core_.executor())) co_return info;
   co_return co_await ask_origin(path, context, outdated);
+}
+
+// The origin is away: old attributes are better than none. A name that this node does not know is
+// taken for absent in a directory that this node itself writes to, so that saving goes on; should it
+// stand in the origin after all, the upload's condition fails and both versions are kept.
+Result<Inode*> FileSystemImpl::answer_old(Inode* child, const std::string& path) {
+  core_.metrics.stale_served.add();
+  if (child == nullptr) return fail(Code::kNotFound, path);
+  return child;
 }
 
 // The inode of a name, from what is known locally or else from the origin.
@@ -85,12 +95,11 @@ Task<Result<Inode*>> FileSystemImpl::resolve(Inode& directory, std::string name,
       co_return fail(Code::kNotFound, path);
     }
   }
-  bool may_be_stale = child != nullptr && core_.options.attr_ttl > Duration(0);
-  if (may_be_stale && origin_away_until_ > core_.now()) {
-    core_.metrics.stale_served.add();
-    co_return child;
-  }
+  bool known = child != nullptr || (directory.written_here && !directory.forgotten.contains(name));
+  bool may_be_stale = known && core_.options.attr_ttl > Duration(0);
+  if (may_be_stale && origin_away_until_ > core_.now()) co_return answer_old(child, path);
   bool outdated = false;
+  bool knew_attributes = child != nullptr;
   auto info = may_be_stale ? co_await revalidate(directory, name, path, context, &outdated)
                            : co_await ask_origin(path, context, &outdated);
   if (!directory.attached()) co_return fail(Code::kNotFound, path);
@@ -112,12 +121,10 @@ Task<Result<Inode*>> FileSystemImpl::resolve(Inode& directory, std::string name,
     if (core_.options.negative_ttl > Duration(0) && !outdated) {
       directory.absent_until[name] = core_.now() + core_.negative_ttl_here();
     }
-  } else if (is_outage(info.error()) && child != nullptr && may_be_stale) {
-    // The origin is away: old attributes are better than none, and said to be so.
+  } else if (is_outage(info.error()) && may_be_stale && (child != nullptr || !knew_attributes)) {
     origin_away_until_ = core_.now() + kRevalidateLimit;
-    core_.metrics.stale_served.add();
-    core_.log.warning("{}: {}; answering from old attributes", path, info.error().to_string());
-    co_return child;
+    core_.log.warning("{}: {}; answering from what is known here", path, info.error().to_string());
+    co_return answer_old(child, path);
   }
   co_return fail(std::move(info).error());
 }

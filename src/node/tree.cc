@@ -7,6 +7,20 @@
 
 namespace shoal {
 
+namespace {
+
+constexpr size_t kForgottenMax = 10'000;  // names of one directory
+
+// So that the name is not taken for absent. With too many of them the directory is like any other.
+void remember_forgotten(Inode& directory, const std::string& name) {
+  directory.forgotten.insert(name);
+  if (directory.forgotten.size() <= kForgottenMax) return;
+  directory.forgotten.clear();
+  directory.written_here = false;
+}
+
+}  // namespace
+
 Tree::Tree(Executor& executor) : executor_(executor) {
   auto root = std::make_unique<Inode>(executor);
   root->id = InodeId::kRoot;
@@ -40,6 +54,7 @@ Inode& Tree::add(Inode& directory, std::string name, FileAttributes attributes) 
   made.name = std::move(name);
   made.attributes = std::move(attributes);
   directory.children.emplace(made.name, &made);
+  directory.forgotten.erase(made.name);
   // Stable while the object keeps its path, so that tools that compare inode numbers are content.
   made.number = hash_string(path(made)).low | 2;
   inodes_.emplace(static_cast<uint64_t>(made.id), std::move(inode));
@@ -75,7 +90,10 @@ void Tree::drop_if_unused(Inode& inode) {
       return;
     }
     Inode* parent = at->parent;
-    if (parent != nullptr) parent->children.erase(at->name);
+    if (parent != nullptr) {
+      parent->children.erase(at->name);
+      if (parent->written_here) remember_forgotten(*parent, at->name);
+    }
     inodes_.erase(static_cast<uint64_t>(at->id));
     at = parent;
   }

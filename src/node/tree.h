@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "async/sync.h"
 #include "node/attributes.h"
@@ -44,11 +45,13 @@ struct Inode {
   WallTime changed{};
   std::string etag;       // the origin's version (clean), empty if it has none
   bool marker = false;    // directory: an object with its name exists in the origin
+  bool written_here = false;  // directory: this node made names in it, and knows what it forgot
   bool unlinked = false;  // no name any more; its bytes go with the last handle
 
   SteadyTime fresh_until{};          // the name may be answered without asking the origin
   std::shared_ptr<Listing> listing;  // directory: the last full listing
   std::unordered_map<std::string, SteadyTime> absent_until;  // directory: known absent names
+  std::unordered_set<std::string> forgotten;  // directory written here: names that stood in it
 
   uint64_t lookups = 0;       // the kernel's references
   uint32_t users = 0;         // handles and flows that hold it

@@ -282,12 +282,17 @@ Task<Status> Replicas::send_block(Replica& replica, uint64_t index, uint64_t siz
   co_return Status();
 }
 
-// Sends what was queued early, so that little is left when the writer closes.
+// Sends what was queued early, so that little is left when the writer closes. Not while this node
+// sends chunks of its own: a writer waits for those, and both would share its network.
 Task<void> Replicas::upload_queued() {
   Context context{kNever, &replication_.stopping()};
   while (true) {
     if (queue_.empty()) {
       if (!co_await queued_.wait(context)) co_return;
+      continue;
+    }
+    if (replication_.sends().used() > 0) {
+      if (!co_await replication_.sends_idle().wait(context)) co_return;
       continue;
     }
     auto permit = co_await uploads_.acquire(1, context);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "async/gate.h"
 
@@ -15,6 +16,7 @@ constexpr Duration kAgain = std::chrono::milliseconds(100);
 constexpr Duration kSendLimit = std::chrono::seconds(10);
 constexpr Duration kSyncLimit = std::chrono::seconds(20);
 constexpr size_t kSyncsParallel = 64;
+constexpr size_t kSpareOwners = 2;  // that a chunk may go to instead of its first owner
 }  // namespace
 
 ReplicatedVersion::ReplicatedVersion(Replication& replication, std::string object, WriteName write,
@@ -69,6 +71,20 @@ bool ReplicatedVersion::settled(const Chunk& chunk) const {
          chunk.holders.size() + 1 >= replication_.options().replicas;
 }
 
+// The first few owners of a slot are equally good: readers ask the next when one has nothing. Taking
+// the one that has least of this version spreads a small file evenly too, and the last holder to end
+// its uploads is what a file waits for.
+void ReplicatedVersion::put_least_used_first(std::vector<NodeId>& nodes) const {
+  size_t copies = replication_.options().replicas - 1;
+  std::vector<std::tuple<uint64_t, size_t, NodeId>> first;
+  for (size_t i = 0; i < std::min(nodes.size(), copies + kSpareOwners); ++i) {
+    auto found = sent_to_.find(nodes[i]);
+    first.emplace_back(found == sent_to_.end() ? 0 : found->second, i, nodes[i]);
+  }
+  std::ranges::sort(first);
+  for (size_t i = 0; i < first.size(); ++i) nodes[i] = std::get<2>(first[i]);
+}
+
 // Who is to hold the chunk, best first: who has it already, then other owners, in zones of their
 // own as far as there are any.
 std::vector<NodeId> ReplicatedVersion::choose(uint64_t chunk) const {
@@ -84,9 +100,13 @@ std::vector<NodeId> ReplicatedVersion::choose(uint64_t chunk) const {
   };
   std::set<std::string> zones{zone_of(replication_.self())};
   for (const NodeId& node : result) zones.insert(zone_of(node));
+  std::vector<NodeId> others = replication_.candidates(slot_of_chunk(home_, chunk));
+  std::erase_if(others, [&](const NodeId& node) {
+    return !is_good(node) || std::ranges::find(result, node) != result.end();
+  });
+  put_least_used_first(others);
   std::vector<NodeId> same_zone;
-  for (const NodeId& node : replication_.candidates(slot_of_chunk(home_, chunk))) {
-    if (!is_good(node) || std::ranges::find(result, node) != result.end()) continue;
+  for (const NodeId& node : others) {
     if (zones.insert(zone_of(node)).second) {
       result.push_back(node);
     } else {
@@ -139,6 +159,7 @@ Task<void> ReplicatedVersion::send(std::shared_ptr<ReplicatedVersion> self, uint
       bool upload = holders.empty() && self->early_upload_ && whole;
       // Before the request: an answer that is lost leaves a chunk there all the same.
       self->unsynced_.insert(node);
+      ++self->sent_to_[node];
       Status sent = co_await self->send_to(node, source, index, upload);
       if (sent) {
         holders.push_back(node);
@@ -154,6 +175,7 @@ Task<void> ReplicatedVersion::send(std::shared_ptr<ReplicatedVersion> self, uint
       chunk.sent = revision;
     }
   }
+  if (replication.sends().used() == 0) replication.sends_idle().notify_all();
   if (index < self->chunks_.size()) self->chunks_[index].sending = false;
   --self->sending_;
   self->changed_.notify_all();

@@ -61,6 +61,7 @@ class ReplicatedVersion : public std::enable_shared_from_this<ReplicatedVersion>
   bool is_good(const NodeId& node) const;
   bool settled(const Chunk& chunk) const;
   std::vector<NodeId> choose(uint64_t chunk) const;
+  void put_least_used_first(std::vector<NodeId>& nodes) const;
   void start_send(uint64_t chunk);
   static Task<void> send(std::shared_ptr<ReplicatedVersion> self, uint64_t chunk);
   Task<Status> send_to(NodeId node, NodeId source, uint64_t chunk, bool upload);
@@ -78,6 +79,7 @@ class ReplicatedVersion : public std::enable_shared_from_this<ReplicatedVersion>
   uint32_t sending_ = 0;
   std::set<NodeId> unsynced_;             // holders with something that may not be on their disks
   std::map<NodeId, SteadyTime> avoided_;  // failed lately: not before then
+  std::map<NodeId, uint64_t> sent_to_;    // chunks of this version, tried ones included
   std::string last_error_;
   Signal changed_;
 };

@@ -54,6 +54,7 @@ Replication::Replication(ReplicationParts parts, ReplicationOptions options)
       memory_(parts.world.executor, std::max(options.memory / 2, options.chunk_bytes)),
       upload_memory_(parts.world.executor, std::max(options.memory / 2, options.chunk_bytes)),
       sends_(parts.world.executor, options.sends_max),
+      sends_idle_(parts.world.executor),
       ledger_(parts.world, parts.store, parts.log),
       replicas_(*this),
       gate_(parts.world.executor) {}

@@ -141,6 +141,7 @@ class Replication {
   Semaphore& memory() { return memory_; }
   Semaphore& upload_memory() { return upload_memory_; }
   Semaphore& sends() { return sends_; }
+  Signal& sends_idle() { return sends_idle_; }  // told when the last of `sends` is given back
   Gate& gate() { return gate_; }
   Cancel& stopping() { return stopping_; }
   Executor& executor() { return parts_.world.executor; }
@@ -176,6 +177,7 @@ class Replication {
   Semaphore memory_;         // for chunks that come in
   Semaphore upload_memory_;  // for blocks that go to the origin, which may be slow
   Semaphore sends_;
+  Signal sends_idle_;
   Ledger ledger_;
   Replicas replicas_;
   WriterSide* writer_ = nullptr;
