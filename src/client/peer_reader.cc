@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "async/gate.h"
+#include "async/linked_cancel.h"
 #include "async/sync.h"
 #include "wire/messages.pb.h"
 
@@ -10,27 +11,12 @@ namespace shoal {
 
 namespace {
 
-// Passes a cancellation on to the one call it guards, and adds reasons of its own.
-class Guard final : private CancelHook {
- public:
-  explicit Guard(Cancel* outer) {
-    if (outer != nullptr && outer->requested()) inner.request();
-    CancelHook::attach(outer);
-  }
-  ~Guard() { CancelHook::detach(); }
-  Cancel inner;
-  bool given_up = false;  // by us, not by the caller
-
- private:
-  void on_cancel() noexcept override { inner.request(); }
-};
-
 struct Watch {
   Executor& executor;
   RpcPool& pool;
   const PeerReadOptions& options;
   const RpcSink& sink;
-  Guard& guard;
+  LinkedCancel& guard;
   Cancel over;  // the call has ended
 };
 
@@ -129,7 +115,7 @@ Task<Result<NodeId>> PeerReader::ask(Member member, Manner manner, ChunkRange& r
     range.arrived = done + bytes;
     if (range.progress) range.progress(range.arrived, range.crcs);
   };
-  Guard guard(context.cancel);
+  LinkedCancel guard(context.cancel);
   Gate gate(world_.executor);
   Watch watch{world_.executor, pool_, options_, sink, guard, {}};
   gate.spawn(watch_progress(watch, member));

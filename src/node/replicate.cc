@@ -110,7 +110,6 @@ Task<Status> FileSystemImpl::replicate(WriteBack::Version version, Context conte
       version->recorded->object == version->record.object) {
     co_return Status();
   }
-  context = context.tightened(core_.executor(), core_.options.replication.ack_timeout);
   write_back_.publish(version);
   bool content = version->small && version->size() <= kLedgerContentMax;
   if (!content) {
@@ -120,6 +119,7 @@ Task<Status> FileSystemImpl::replicate(WriteBack::Version version, Context conte
     }
     SHOAL_CO_RETURN_IF_ERROR(co_await version->replicated->settle(version->size(), context));
   }
+  context = context.tightened(core_.executor(), core_.options.replication.ack_timeout);
   ++version->sequence;
   LedgerRecord record = record_of(*version);
   if (content) {
@@ -233,12 +233,12 @@ Task<void> FileSystemImpl::replicate_renamed(WriteBack::Version version, Context
   record.changed = version->record.changed;
   record.ancestors = version->ancestors;
   record.sequence = ++version->sequence;
-  context = context.tightened(core_.executor(), core_.options.replication.ack_timeout);
   Status status;
   if (version->replicated && version->replicated->write() == record.write) {
     status = co_await version->replicated->settle(record.size, context);
     record.holders = version->replicated->holders();
   }
+  context = context.tightened(core_.executor(), core_.options.replication.ack_timeout);
   if (status) status = co_await core_.replication->put_record(record, context);
   if (!status) {
     // It stays known under its old name, and goes to the origin under the new one.

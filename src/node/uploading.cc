@@ -106,14 +106,14 @@ bool WriteBack::upload_now(const WriteName& write) {
 Task<Status> WriteBack::replace_holders(Version version) {
   std::shared_ptr<ReplicatedVersion> replicated = version->replicated;
   LedgerRecord record = *version->recorded;
-  Duration limit = core_.options.replication.ack_timeout;
   SHOAL_CO_RETURN_IF_ERROR(
-      co_await replicated->settle(record.size, core_.replication->limited(limit)));
+      co_await replicated->settle(record.size, {kNever, &core_.replication->stopping()}));
   bool same = version->recorded && version->recorded->write == record.write &&
               version->recorded->object == record.object;
   if (!same) co_return Status();  // it went on meanwhile, and settled itself
   record.holders = replicated->holders();
   record.sequence = ++version->sequence;
+  Duration limit = core_.options.replication.ack_timeout;
   SHOAL_CO_RETURN_IF_ERROR(
       co_await core_.replication->put_record(record, core_.replication->limited(limit)));
   if (version->recorded && version->recorded->write == record.write) {

@@ -15,6 +15,7 @@ namespace {
 constexpr uint64_t kSizeMax = uint64_t{1} << 47;
 constexpr uint64_t kBlockBytesMax = 4000 * kMiB;
 constexpr int kChunksMax = 4096;
+constexpr uint64_t kUploadsBesideSends = 2;
 // In the replica's record: the version's name in the origin.
 constexpr const char* kReplicaName = "shoalname";
 constexpr Duration kOriginLimit = std::chrono::minutes(10);
@@ -163,6 +164,11 @@ Task<Status> Replicas::sync(Replica& replica, uint64_t size) {
   SHOAL_CO_RETURN_IF_ERROR(co_await replica.file->sync(std::move(record)));
   replica.synced = std::max(replica.synced, upto);
   co_return Status();
+}
+
+void Replicas::share_network(bool busy) {
+  uint64_t most = replication_.options().upload_blocks_max;
+  uploads_.set_limit(busy ? std::min(most, kUploadsBesideSends) : most);
 }
 
 void Replicas::enqueue(const Ref& replica, uint64_t chunk) {

@@ -12,11 +12,11 @@ namespace shoal {
 namespace {
 constexpr Duration kAvoid = std::chrono::seconds(5);
 constexpr Duration kAgain = std::chrono::milliseconds(100);
-// One chunk, or one sync of a holder; a healthy one needs far less.
-constexpr Duration kSendLimit = std::chrono::seconds(10);
-constexpr Duration kSyncLimit = std::chrono::seconds(20);
+// One chunk behind others on a slow link, or one sync of a busy disk. A holder that does not answer is
+// given up long before.
+constexpr Duration kSendLimit = std::chrono::minutes(10);
 constexpr size_t kSyncsParallel = 64;
-constexpr size_t kSpareOwners = 2;  // that a chunk may go to instead of its first owner
+constexpr size_t kSpareOwners = 4;  // that a chunk may go to instead of its first owner
 }  // namespace
 
 ReplicatedVersion::ReplicatedVersion(Replication& replication, std::string object, WriteName write,
@@ -71,18 +71,20 @@ bool ReplicatedVersion::settled(const Chunk& chunk) const {
          chunk.holders.size() + 1 >= replication_.options().replicas;
 }
 
-// The first few owners of a slot are equally good: readers ask the next when one has nothing. Taking
-// the one that has least of this version spreads a small file evenly too, and the last holder to end
-// its uploads is what a file waits for.
+// The first few owners of a slot are equally good: readers ask the next when one has nothing. First
+// comes the one with the fewest of this node's chunks on their way: a busy one must not gather all
+// that may be in flight. Then the one that has least of this version: a small file is spread evenly
+// too, and waits for the last holder to end its uploads.
 void ReplicatedVersion::put_least_used_first(std::vector<NodeId>& nodes) const {
   size_t copies = replication_.options().replicas - 1;
-  std::vector<std::tuple<uint64_t, size_t, NodeId>> first;
+  std::vector<std::tuple<int, uint64_t, size_t, NodeId>> first;
   for (size_t i = 0; i < std::min(nodes.size(), copies + kSpareOwners); ++i) {
     auto found = sent_to_.find(nodes[i]);
-    first.emplace_back(found == sent_to_.end() ? 0 : found->second, i, nodes[i]);
+    first.emplace_back(replication_.sending_to(nodes[i]),
+                       found == sent_to_.end() ? 0 : found->second, i, nodes[i]);
   }
   std::ranges::sort(first);
-  for (size_t i = 0; i < first.size(); ++i) nodes[i] = std::get<2>(first[i]);
+  for (size_t i = 0; i < first.size(); ++i) nodes[i] = std::get<NodeId>(first[i]);
 }
 
 // Who is to hold the chunk, best first: who has it already, then other owners, in zones of their
@@ -117,6 +119,11 @@ std::vector<NodeId> ReplicatedVersion::choose(uint64_t chunk) const {
   return result;
 }
 
+bool ReplicatedVersion::has(uint64_t index, const NodeId& node, uint64_t revision) const {
+  if (index >= chunks_.size() || chunks_[index].sent != revision) return false;
+  return std::ranges::find(chunks_[index].holders, node) != chunks_[index].holders.end();
+}
+
 void ReplicatedVersion::start_send(uint64_t index) {
   Chunk& chunk = chunks_[index];
   chunk.filled = 0;
@@ -137,8 +144,8 @@ Task<Status> ReplicatedVersion::send_to(NodeId node, NodeId source, uint64_t chu
   request.set_upload(upload);
   request.set_block_bytes(chunk_bytes());
   request.set_as_object(object_);
-  auto answer = co_await replication_.ask(node, Method::kReplicate, request.SerializeAsString(),
-                                          replication_.limited(kSendLimit));
+  auto answer = co_await replication_.ask_while_alive(
+      node, Method::kReplicate, request.SerializeAsString(), replication_.limited(kSendLimit));
   if (!answer) co_return fail(std::move(answer).error());
   co_return Status();
 }
@@ -146,7 +153,8 @@ Task<Status> ReplicatedVersion::send_to(NodeId node, NodeId source, uint64_t chu
 Task<void> ReplicatedVersion::send(std::shared_ptr<ReplicatedVersion> self, uint64_t index) {
   Replication& replication = self->replication_;
   {
-    auto permit = co_await replication.sends().acquire(1, replication.limited(kSendLimit * 3));
+    auto permit = co_await replication.sends().acquire(1, {kNever, &replication.stopping()});
+    replication.sends_changed();
     bool wanted = permit && index < self->chunks_.size();
     size_t copies = replication.options().replicas - 1;
     uint64_t revision = wanted ? self->chunks_[index].revision : 0;
@@ -155,14 +163,21 @@ Task<void> ReplicatedVersion::send(std::shared_ptr<ReplicatedVersion> self, uint
     std::vector<NodeId> nodes = wanted ? self->choose(index) : std::vector<NodeId>{};
     for (const NodeId& node : nodes) {
       if (holders.size() >= copies) break;
+      if (self->has(index, node, revision)) {
+        holders.push_back(node);
+        continue;
+      }
       NodeId source = holders.empty() ? replication.self() : holders.back();
       bool upload = holders.empty() && self->early_upload_ && whole;
       // Before the request: an answer that is lost leaves a chunk there all the same.
       self->unsynced_.insert(node);
       ++self->sent_to_[node];
+      replication.count_send(node, 1);
       Status sent = co_await self->send_to(node, source, index, upload);
+      replication.count_send(node, -1);
       if (sent) {
         holders.push_back(node);
+        self->moved_ = replication.executor().now();
         continue;
       }
       self->last_error_ = sent.error().to_string();
@@ -175,7 +190,7 @@ Task<void> ReplicatedVersion::send(std::shared_ptr<ReplicatedVersion> self, uint
       chunk.sent = revision;
     }
   }
-  if (replication.sends().used() == 0) replication.sends_idle().notify_all();
+  replication.sends_changed();
   if (index < self->chunks_.size()) self->chunks_[index].sending = false;
   --self->sending_;
   self->changed_.notify_all();
@@ -194,8 +209,9 @@ Task<Status> ReplicatedVersion::sync_holder(NodeId node, Context context) {
   request.set_size(size_);
   request.set_sync(true);
   request.set_as_object(object_);
-  auto answer = co_await replication_.ask(node, Method::kReplicate, request.SerializeAsString(),
-                                          context.tightened(replication_.executor(), kSyncLimit));
+  auto answer = co_await replication_.ask_while_alive(
+      node, Method::kReplicate, request.SerializeAsString(),
+      context.tightened(replication_.executor(), replication_.options().ack_timeout));
   if (answer) {
     unsynced_.erase(node);
   } else {
@@ -227,9 +243,26 @@ uint32_t ReplicatedVersion::copies() const {
   return static_cast<uint32_t>(least) + 1;
 }
 
+// Until nothing is on its way any more. Fails once nothing has got on for too long.
+Task<Status> ReplicatedVersion::wait_sent(SteadyTime begun, Context context) {
+  Executor& executor = replication_.executor();
+  while (sending_ > 0) {
+    SteadyTime moved = std::max({begun, moved_, replication_.served_at()});
+    SteadyTime limit = std::min(context.deadline, moved + replication_.options().ack_timeout);
+    if (limit <= executor.now()) co_return fail(Code::kDeadlineExceeded, "nothing gets on");
+    Status waited = co_await changed_.wait({limit, context.cancel});
+    if (!waited && waited.error().code() != Code::kDeadlineExceeded) co_return waited;
+  }
+  co_return Status();
+}
+
 Task<Status> ReplicatedVersion::settle(uint64_t size, Context context) {
   if (size != size_) resized(size);
   if (replication_.options().replicas < 2) co_return Status();
+  SteadyTime begun = replication_.executor().now();
+  auto all_settled = [this] {
+    return std::ranges::all_of(chunks_, [this](const Chunk& chunk) { return settled(chunk); });
+  };
   while (true) {
     for (Chunk& chunk : chunks_) {
       std::erase_if(chunk.holders, [&](const NodeId& node) { return !replication_.usable(node); });
@@ -237,17 +270,18 @@ Task<Status> ReplicatedVersion::settle(uint64_t size, Context context) {
     for (uint64_t i = 0; i < chunks_.size(); ++i) {
       if (!settled(chunks_[i])) start_send(i);
     }
-    while (sending_ > 0) SHOAL_CO_RETURN_IF_ERROR(co_await changed_.wait(context));
-    bool sent = std::ranges::all_of(chunks_, [&](const Chunk& chunk) { return settled(chunk); });
-    if (sent || replication_.options().ack_degraded) {
+    Status status = co_await wait_sent(begun, context);
+    if (status && (all_settled() || replication_.options().ack_degraded)) {
       SHOAL_CO_RETURN_IF_ERROR(co_await sync_all(context));
-      sent = std::ranges::all_of(chunks_, [&](const Chunk& chunk) { return settled(chunk); });
-      if (sent || replication_.options().ack_degraded) co_return Status();
+      if (all_settled() || replication_.options().ack_degraded) co_return Status();
     }
-    Status slept = co_await sleep_for(replication_.executor(), kAgain, context);
-    if (!slept) {
-      co_return fail(slept.error().code() == Code::kDeadlineExceeded ? Code::kUnavailable
-                                                                     : slept.error().code(),
+    Context patience = context;
+    patience.deadline = std::min(context.deadline, std::max(begun, moved_) +
+                                                       replication_.options().ack_timeout);
+    if (status) status = co_await sleep_for(replication_.executor(), kAgain, patience);
+    if (!status) {
+      co_return fail(status.error().code() == Code::kDeadlineExceeded ? Code::kUnavailable
+                                                                      : status.error().code(),
                      fmt::format("{}: on {} of {} nodes only; {}", home_, copies(),
                                  replication_.options().replicas,
                                  last_error_.empty() ? "no other node can take it" : last_error_));

@@ -37,7 +37,8 @@ class ReplicatedVersion : public std::enable_shared_from_this<ReplicatedVersion>
   void resized(uint64_t size);
 
   // All bytes of the file's `size` on enough disks. Nobody writes meanwhile. kUnavailable: not
-  // enough nodes can take them (the message says how many did).
+  // enough nodes can take them (the message says how many did), or nothing has got on for the
+  // options' ack_timeout.
   Task<Status> settle(uint64_t size, Context context);
 
   // Nodes that hold something, and what they hold.
@@ -62,9 +63,11 @@ class ReplicatedVersion : public std::enable_shared_from_this<ReplicatedVersion>
   bool settled(const Chunk& chunk) const;
   std::vector<NodeId> choose(uint64_t chunk) const;
   void put_least_used_first(std::vector<NodeId>& nodes) const;
+  bool has(uint64_t chunk, const NodeId& node, uint64_t revision) const;
   void start_send(uint64_t chunk);
   static Task<void> send(std::shared_ptr<ReplicatedVersion> self, uint64_t chunk);
   Task<Status> send_to(NodeId node, NodeId source, uint64_t chunk, bool upload);
+  Task<Status> wait_sent(SteadyTime begun, Context context);
   Task<Status> sync_holder(NodeId node, Context context);
   void lost(const NodeId& node);
   Task<Status> sync_all(Context context);
@@ -77,6 +80,7 @@ class ReplicatedVersion : public std::enable_shared_from_this<ReplicatedVersion>
   uint64_t size_ = 0;
   std::vector<Chunk> chunks_;
   uint32_t sending_ = 0;
+  SteadyTime moved_{};  // when a holder last got a chunk
   std::set<NodeId> unsynced_;             // holders with something that may not be on their disks
   std::map<NodeId, SteadyTime> avoided_;  // failed lately: not before then
   std::map<NodeId, uint64_t> sent_to_;    // chunks of this version, tried ones included

@@ -14,6 +14,7 @@ namespace shoal {
 
 namespace {
 
+constexpr uint64_t kServeStep = kMiB;  // of a chunk, between two looks at whether it gets on
 constexpr Duration kAskLimit = std::chrono::seconds(5);
 constexpr Duration kReadLimit = std::chrono::seconds(10);
 constexpr Duration kOriginLimit = std::chrono::seconds(30);
@@ -51,7 +52,8 @@ Replication::Replication(ReplicationParts parts, ReplicationOptions options)
       options_(options),
       metrics_(parts.registry),
       buffers_(parts.world.executor),
-      memory_(parts.world.executor, std::max(options.memory / 2, options.chunk_bytes)),
+      memory_(parts.world.executor, std::max(options.memory * 3 / 8, options.chunk_bytes)),
+      serve_memory_(parts.world.executor, std::max(options.memory / 8, options.chunk_bytes)),
       upload_memory_(parts.world.executor, std::max(options.memory / 2, options.chunk_bytes)),
       sends_(parts.world.executor, options.sends_max),
       sends_idle_(parts.world.executor),
@@ -108,32 +110,15 @@ std::vector<NodeId> Replication::candidates(uint32_t slot) const {
   return result;
 }
 
-Task<Result<std::string>> Replication::ask(NodeId node, Method method, std::string body,
-                                           Context context) {
-  if (node == self()) co_return co_await handle(method, std::move(body), context);
-  std::shared_ptr<const SlotMap> map = parts_.view.map();
-  const Member* member = map == nullptr ? nullptr : map->find(node);
-  if (member == nullptr) co_return fail(Code::kUnavailable, node.to_hex() + " is no member");
-  std::string name = member->name;
-  auto answer = co_await parts_.pool.call(member->address, node, method, std::move(body), nullptr,
-                                          0, context);
-  if (answer) {
-    parts_.view.report(node, true);
-  } else {
-    if (answer.error().code() == Code::kUnavailable) parts_.view.report(node, false);
-    co_return fail(std::move(answer).error().with_context(name));
-  }
-  co_return answer;
+void Replication::sends_changed() {
+  bool busy = sends_.used() > 0;
+  replicas_.share_network(busy);
+  if (!busy) sends_idle_.notify_all();
 }
 
-Task<Result<wire::ReplicaStateReply>> Replication::ask_state(NodeId node, std::string home,
-                                                             WriteName write, Context context) {
-  wire::ReplicaStateRequest request;
-  request.set_object(std::move(home));
-  to_wire(write, *request.mutable_write());
-  auto answer = co_await ask(node, Method::kReplicaState, request.SerializeAsString(), context);
-  if (!answer) co_return fail(std::move(answer).error());
-  co_return parse_message<wire::ReplicaStateReply>(*answer, "what a replica holds");
+int Replication::sending_to(const NodeId& node) const {
+  auto found = sending_to_.find(node);
+  return found == sending_to_.end() ? 0 : found->second;
 }
 
 Task<Result<std::string>> Replication::handle(Method method, std::string body, Context context) {
@@ -371,7 +356,7 @@ Task<Result<std::vector<LedgerRecord>>> Replication::get_records(std::string obj
 Task<Status> Replication::serve(std::string object, WriteName write, Range range,
                                 std::optional<uint32_t> chunk_crc, RpcResponder& responder,
                                 Context context) {
-  auto memory = co_await memory_.acquire(range.length, context);
+  auto memory = co_await serve_memory_.acquire(range.length, context);
   if (!memory) co_return fail(std::move(memory).error());
   BufferPool::Lease buffer = buffers_.take(range.length);
   auto local = co_await writer_->find_written(write);
@@ -396,12 +381,17 @@ Task<Status> Replication::serve(std::string object, WriteName write, Range range
     }
     if (!found) co_return held;
   }
-  std::vector<uint32_t> crcs;
-  ConstByteSpan bytes = buffer.span();
-  for (uint64_t at = 0; at < bytes.size(); at += kPieceBytes) {
-    crcs.push_back(crc32c(bytes.subspan(at, std::min(kPieceBytes, bytes.size() - at))));
+  for (uint64_t begin = 0; begin < range.length; begin += kServeStep) {
+    uint64_t length = std::min(kServeStep, range.length - begin);
+    ConstByteSpan bytes = buffer.span().subspan(begin, length);
+    std::vector<uint32_t> crcs;
+    for (uint64_t at = 0; at < bytes.size(); at += kPieceBytes) {
+      crcs.push_back(crc32c(bytes.subspan(at, std::min(kPieceBytes, bytes.size() - at))));
+    }
+    SHOAL_CO_RETURN_IF_ERROR(co_await responder.send(begin, bytes, crcs));
+    if (local) served_at_ = executor().now();
   }
-  co_return co_await responder.send(0, bytes, crcs);
+  co_return Status();
 }
 
 Task<Status> Replication::read_from_nodes(const std::string& object, WriteName write,

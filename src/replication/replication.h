@@ -8,6 +8,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -30,7 +31,8 @@ namespace shoal {
 struct ReplicationOptions {
   uint32_t replicas = 2;      // nodes that acknowledged bytes are on, the writer's counted; 1 to 5
   bool ack_degraded = false;  // acknowledge with fewer when no more can be reached
-  Duration ack_timeout = std::chrono::seconds(30);  // a writer waits so long for its replicas
+  // A writer waits so long for its replicas while no byte of what it writes gets on.
+  Duration ack_timeout = std::chrono::seconds(30);
   uint64_t chunk_bytes = 8 * kMiB;
   uint64_t memory = 256 * kMiB;     // of buffers for chunks on their way
   uint32_t sends_max = 16;          // chunks of all versions on their way to holders
@@ -123,6 +125,10 @@ class Replication {
   // A request to a member, or to this node itself.
   Task<Result<std::string>> ask(NodeId node, Method method, std::string body, Context context);
   // What a member holds of a version's replicas (`home`: their name); known, if it writes it.
+  // For requests that may take long: ends with kUnavailable when the member is down or does not
+  // answer pings.
+  Task<Result<std::string>> ask_while_alive(NodeId node, Method method, std::string body,
+                                            Context context);
   Task<Result<wire::ReplicaStateReply>> ask_state(NodeId node, std::string home, WriteName write,
                                                   Context context);
   bool usable(const NodeId& node) const;
@@ -141,7 +147,13 @@ class Replication {
   Semaphore& memory() { return memory_; }
   Semaphore& upload_memory() { return upload_memory_; }
   Semaphore& sends() { return sends_; }
+  // When other nodes last got bytes of what this node writes.
+  SteadyTime served_at() const { return served_at_; }
+  // Chunks on their way from here to the node.
+  int sending_to(const NodeId& node) const;
+  void count_send(const NodeId& node, int change) { sending_to_[node] += change; }
   Signal& sends_idle() { return sends_idle_; }  // told when the last of `sends` is given back
+  void sends_changed();                         // after one was taken or given back
   Gate& gate() { return gate_; }
   Cancel& stopping() { return stopping_; }
   Executor& executor() { return parts_.world.executor; }
@@ -175,9 +187,14 @@ class Replication {
   ReplicationMetrics metrics_;
   BufferPool buffers_;
   Semaphore memory_;         // for chunks that come in
+  // For chunks that others fetch. Never shared with `memory_`: who fetches holds memory of its own
+  // meanwhile, so nodes that fetch from each other would wait for each other.
+  Semaphore serve_memory_;
   Semaphore upload_memory_;  // for blocks that go to the origin, which may be slow
   Semaphore sends_;
   Signal sends_idle_;
+  std::map<NodeId, int> sending_to_;
+  SteadyTime served_at_{};
   Ledger ledger_;
   Replicas replicas_;
   WriterSide* writer_ = nullptr;
