@@ -15,7 +15,7 @@ namespace {
 constexpr uint64_t kSizeMax = uint64_t{1} << 47;
 constexpr uint64_t kBlockBytesMax = 4000 * kMiB;
 constexpr int kChunksMax = 4096;
-constexpr uint64_t kUploadsBesideSends = 2;
+constexpr uint64_t kUploadsBesideSends = 1;
 // In the replica's record: the version's name in the origin.
 constexpr const char* kReplicaName = "shoalname";
 constexpr Duration kOriginLimit = std::chrono::minutes(10);
