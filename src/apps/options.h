@@ -29,6 +29,7 @@ struct Options {
   // Consistency and durability.
   Duration attr_ttl = std::chrono::seconds(5);
   Duration negative_ttl = std::chrono::seconds(2);
+  bool create_during_outage = false;
   std::string ack = "local";  // or "replicated", "durable"
   Duration upload_delay = std::chrono::milliseconds(500);
 

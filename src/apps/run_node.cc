@@ -273,6 +273,7 @@ Status RunningParts::start_node() {
   node.hand_over_rate = options_.hand_over_rate.value_or(node.hand_over_rate);
   node.attr_ttl = options_.attr_ttl;
   node.negative_ttl = options_.negative_ttl;
+  node.create_during_outage = options_.create_during_outage;
   node.ack = *parse_ack(options_.ack);
   for (const auto& [directory, level] : options_.ack_below) {
     node.ack_below[directory] = *parse_ack(level);

@@ -26,6 +26,8 @@ struct NodeOptions {
   std::string name = "node";  // shown in status and in conflict names
   Duration attr_ttl = std::chrono::seconds(5);
   Duration negative_ttl = std::chrono::seconds(2);
+  // While the origin is away: unknown names in directories that this node writes to are absent.
+  bool create_during_outage = false;
   AckLevel ack = AckLevel::kLocal;
   // Of files below a directory (object name); the longest that fits counts.
   std::map<std::string, AckLevel> ack_below;

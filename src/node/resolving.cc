@@ -52,9 +52,9 @@ Task<Result<ObjectInfo>> FileSystemImpl::revalidate(Inode& directory, std::strin
   co_return co_await ask_origin(path, context, outdated);
 }
 
-// The origin is away: old attributes are better than none. A name that this node does not know is
-// taken for absent in a directory that this node itself writes to, so that saving goes on; should it
-// stand in the origin after all, the upload's condition fails and both versions are kept.
+// The origin is away: old attributes are better than none. With create_during_outage a name that this
+// node does not know is taken for absent in a directory that it writes to; should it stand in the
+// origin after all, the upload's condition fails and both versions are kept.
 Result<Inode*> FileSystemImpl::answer_old(Inode* child, const std::string& path) {
   core_.metrics.stale_served.add();
   if (child == nullptr) return fail(Code::kNotFound, path);
@@ -95,7 +95,8 @@ Task<Result<Inode*>> FileSystemImpl::resolve(Inode& directory, std::string name,
       co_return fail(Code::kNotFound, path);
     }
   }
-  bool known = child != nullptr || (directory.written_here && !directory.forgotten.contains(name));
+  bool known = child != nullptr || (core_.options.create_during_outage && directory.written_here &&
+                                    !directory.forgotten.contains(name));
   bool may_be_stale = known && core_.options.attr_ttl > Duration(0);
   if (may_be_stale && origin_away_until_ > core_.now()) co_return answer_old(child, path);
   bool outdated = false;
