@@ -27,6 +27,7 @@ struct Run {
   std::set<std::string> there;
   std::vector<BlockInfo> blocks;
   std::vector<unsigned> tries;
+  std::vector<bool> begun;  // by the holder in whose queue it is: not to be taken away
   std::map<NodeId, std::deque<uint64_t>> queues;  // by holder
   std::deque<uint64_t> here;
   size_t left = 0;  // blocks that are not staged yet
@@ -56,6 +57,7 @@ struct Run {
   // To another node that has it, or to this one. False: nobody is left to ask.
   bool reassign(uint64_t index, const NodeId& failed) {
     if (++tries[index] > kTriesMax) return false;
+    begun[index] = false;
     const std::vector<NodeId>& nodes = upload.holders[index];
     for (const NodeId& node : nodes) {
       if (node == failed || !replication.usable(node)) continue;
@@ -128,7 +130,10 @@ Task<std::optional<uint64_t>> steal(Run& run) {
   std::deque<uint64_t>* most = nullptr;
   NodeId node;
   for (auto& [holder, queue] : run.queues) {
-    if (queue.empty() || (most != nullptr && queue.size() <= most->size())) continue;
+    // What its holder has begun stands in front. Asking for that again and again would only keep
+    // both busy.
+    if (queue.empty() || run.begun[queue.back()]) continue;
+    if (most != nullptr && queue.size() <= most->size()) continue;
     most = &queue;
     node = holder;
   }
@@ -149,6 +154,7 @@ Task<std::optional<uint64_t>> steal(Run& run) {
     wire::ReplicaUploadReply reply;
     bool begun = reply.ParseFromString(*answer) && reply.ids_size() == 1 && !reply.ids(0).empty();
     if (begun) {  // it is on its way: only its id is wanted
+      run.begun[index] = true;
       run.queues[node].push_front(index);
       run.changed.notify_all();
       co_return std::nullopt;
@@ -195,6 +201,7 @@ Task<Result<std::vector<BlockInfo>>> spread_upload(Replication& replication, Spr
   SHOAL_ASSERT(run.upload.holders.size() == count);
   run.blocks.resize(count);
   run.tries.resize(count);
+  run.begun.resize(count);
   run.left = count;
   SHOAL_CO_ASSIGN_OR_RETURN(
       std::vector<BlockInfo> staged,
