@@ -132,13 +132,29 @@ TEST(Tree, a_detached_inode_lives_while_it_is_used) {
   EXPECT_EQ(tree.find_path("f"), &other);
 }
 
-// Who asks for one chunk, in this order; whom each is sent to.
-std::map<uint64_t, std::optional<NodeId>> parents_of(HotChunks& chunks, uint64_t askers) {
+bool all_alive(const NodeId&) { return true; }
+
+// Nodes 1 to `askers` ask for the chunk, in this order; whom each is sent to.
+std::map<uint64_t, std::optional<NodeId>> parents_of(HotChunks& chunks, uint64_t askers,
+                                                     uint64_t chunk = 1) {
   std::map<uint64_t, std::optional<NodeId>> parents;
   for (uint64_t i = 1; i <= askers; ++i) {
-    parents[i] = chunks.parent_of({1, 1}, {0, i}, SteadyTime{}, [](const NodeId&) { return true; });
+    parents[i] = chunks.parent_of({{7, 7}, chunk, {0, i}, SteadyTime{}}, all_alive);
   }
   return parents;
+}
+
+// The way to the owner, from the deepest node.
+size_t depth_of(const std::map<uint64_t, std::optional<NodeId>>& parents) {
+  size_t deepest = 0;
+  for (const auto& [id, parent] : parents) {
+    size_t depth = 1;
+    for (auto at = parent; at; at = parents.at(at->low)) {
+      if (++depth > parents.size()) return SIZE_MAX;  // a circle
+    }
+    deepest = std::max(deepest, depth);
+  }
+  return deepest;
 }
 
 TEST(HotChunks, few_askers_form_a_chain) {
@@ -153,26 +169,59 @@ TEST(HotChunks, few_askers_form_a_chain) {
 TEST(HotChunks, many_askers_form_a_tree_that_is_not_deep) {
   HotChunks chunks;
   auto parents = parents_of(chunks, 1000);
-  std::map<uint64_t, size_t> children, depth;
-  size_t deepest = 0;
-  for (uint64_t i = 1; i <= 1000; ++i) {
-    if (!parents[i]) continue;
-    ASSERT_LT(parents[i]->low, i) << "a parent came earlier, so nobody waits in a circle";
-    ++children[parents[i]->low];
-    depth[i] = depth[parents[i]->low] + 1;
-    deepest = std::max(deepest, depth[i]);
+  std::map<uint64_t, size_t> children;
+  for (const auto& [id, parent] : parents) {
+    if (parent) ++children[parent->low];
   }
-  EXPECT_LE(deepest, HotChunks::kChain + 10);
+  EXPECT_LE(depth_of(parents), HotChunks::kChain + 10);
   for (const auto& [id, count] : children) EXPECT_LE(count, HotChunks::kChildren);
+}
+
+// In the same order for each chunk: the first would carry all, the last nothing.
+TEST(HotChunks, readers_of_an_object_carry_the_same) {
+  for (uint64_t nodes : {4, 8, 64}) {
+    HotChunks chunks;
+    std::map<uint64_t, size_t> children;
+    constexpr uint64_t kChunks = 400;
+    for (uint64_t chunk = 1; chunk <= kChunks; ++chunk) {
+      auto parents = parents_of(chunks, nodes, chunk);
+      EXPECT_LE(depth_of(parents), HotChunks::kChain + 3);
+      for (const auto& [id, parent] : parents) {
+        if (parent) ++children[parent->low];
+      }
+    }
+    for (uint64_t id = 1; id <= nodes; ++id) {
+      EXPECT_NEAR(static_cast<double>(children[id]), kChunks, 0.3 * kChunks)
+          << id << " of " << nodes;
+    }
+  }
+}
+
+TEST(HotChunks, who_reads_no_more_is_not_expected) {
+  HotChunks chunks;
+  parents_of(chunks, 2, 1);
+  SteadyTime later = SteadyTime{} + HotChunks::kLife + std::chrono::seconds(1);
+  for (uint64_t chunk = 2; chunk < 30; ++chunk) {
+    EXPECT_FALSE(chunks.parent_of({{7, 7}, chunk, {0, 1}, later}, all_alive)) << chunk;
+  }
+  // Nor who is somewhere else in the object.
+  chunks.parent_of({{7, 7}, 100'000, {0, 2}, later}, all_alive);
+  for (uint64_t chunk = 30; chunk < 60; ++chunk) {
+    EXPECT_FALSE(chunks.parent_of({{7, 7}, chunk, {0, 1}, later}, all_alive)) << chunk;
+  }
 }
 
 TEST(HotChunks, nobody_is_sent_to_the_dead) {
   HotChunks chunks;
   parents_of(chunks, 3);
   auto second_is_dead = [](const NodeId& id) { return id.low != 2; };
-  EXPECT_FALSE(chunks.parent_of({1, 1}, {0, 3}, SteadyTime{}, second_is_dead));
-  auto later = chunks.parent_of({1, 1}, {0, 4}, SteadyTime{}, second_is_dead);
+  EXPECT_FALSE(chunks.parent_of({{7, 7}, 1, {0, 3}, SteadyTime{}}, second_is_dead));
+  auto later = chunks.parent_of({{7, 7}, 1, {0, 4}, SteadyTime{}}, second_is_dead);
   EXPECT_EQ(later, (NodeId{0, 3}));
+  for (uint64_t chunk = 2; chunk < 50; ++chunk) {
+    auto parent = chunks.parent_of({{7, 7}, chunk, {0, 1}, SteadyTime{}}, second_is_dead);
+    EXPECT_NE(parent, (NodeId{0, 2}));
+  }
 }
 
 }  // namespace

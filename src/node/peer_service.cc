@@ -162,10 +162,10 @@ Task<Result<std::string>> PeerService::read(NodeCore& core, RpcRequest request,
   }
   bool may_redirect = !body.no_redirect() && !body.only_cached() && !request.peer.is_zero();
   if (may_redirect && body.bulk() && body.size() > kFetchWholeMax) {
-    uint64_t chunk = body.offset() / chunk_bytes;
-    Hash128 key = hash_string(body.object() + '\n' + body.etag(), chunk);
+    HotChunks::Question question{hash_string(body.object() + '\n' + body.etag()),
+                                 body.offset() / chunk_bytes, request.peer, world_.executor.now()};
     auto alive = [this](const NodeId& id) { return membership_.usable(id); };
-    if (auto parent = hot_chunks_.parent_of(key, request.peer, world_.executor.now(), alive)) {
+    if (auto parent = hot_chunks_.parent_of(question, alive)) {
       reply.set_redirect_high(parent->high);
       reply.set_redirect_low(parent->low);
       co_return reply.SerializeAsString();
