@@ -51,21 +51,12 @@ class Reader final : public nlohmann::json_sax<Json> {
   bool number_float(number_float_t, const string_t&) override { return true; }
   bool binary(binary_t&) override { return true; }
   bool string(string_t& value) override {
-    if (depth_ == 1 && key_ == "format") format = std::move(value);
-    if (depth_ == 1 && key_ == "directory") manifest.directory = std::move(value);
-    if (!in_file()) return true;
-    if (key_ == "name") file_.name = std::move(value);
-    if (key_ == "version") file_.version = std::move(value);
-    if (key_ == "name_percent") {
-      auto name = percent_decode(value);
-      if (!name) return bad("a name that cannot be read");
-      file_.name = std::move(*name);
-    }
-    if (key_ == "crc32c") {
-      const char* end = value.data() + value.size();
-      auto [at, code] = std::from_chars(value.data(), end, file_.crc, 16);
-      if (code != std::errc() || at != end) return bad("a checksum that cannot be read");
-      has_crc_ = true;
+    if (depth_ == 1 && key_ == "format") {
+      format = std::move(value);
+    } else if (depth_ == 1 && key_ == "directory") {
+      manifest.directory = std::move(value);
+    } else if (in_file()) {
+      return take_file_member(value);
     }
     return true;
   }
@@ -104,6 +95,23 @@ class Reader final : public nlohmann::json_sax<Json> {
   }
 
  private:
+  bool take_file_member(string_t& value) {
+    if (key_ == "name") {
+      file_.name = std::move(value);
+    } else if (key_ == "version") {
+      file_.version = std::move(value);
+    } else if (key_ == "name_percent") {
+      auto name = percent_decode(value);
+      if (!name) return bad("a name that cannot be read");
+      file_.name = std::move(*name);
+    } else if (key_ == "crc32c") {
+      const char* end = value.data() + value.size();
+      auto [at, code] = std::from_chars(value.data(), end, file_.crc, 16);
+      if (code != std::errc() || at != end) return bad("a checksum that cannot be read");
+      has_crc_ = true;
+    }
+    return true;
+  }
   bool in_file() const { return in_files_ && depth_ == 3; }
   bool bad(std::string what) {
     if (error.empty()) error = std::move(what);
