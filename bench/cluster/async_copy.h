@@ -1,6 +1,6 @@
 // What teams do today, as well as it can be done: the file lies on the local disk, and a separate
-// process uploads it to Blob in parallel blocks, repeats what was refused, and commits. The bytes go
-// by sendfile over keep-alive connections, so nothing but the network and the origin limits it.
+// process uploads it to Blob in parallel blocks, repeats what was refused, and commits. The bytes
+// go by sendfile over keep-alive connections, so nothing but the network and the origin limits it.
 #pragma once
 
 #include <chrono>

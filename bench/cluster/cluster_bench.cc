@@ -262,8 +262,8 @@ Result<std::string> ClusterBench::new_object(uint64_t size, uint64_t seed) {
 }
 
 std::vector<ClusterScenario> cluster_scenarios() {
-  return {fan_out_scenario(), fan_in_scenario(), elastic_scenario(), metadata_scenario(),
-          many_nodes_scenario(), fan_out_write_scenario()};
+  return {fan_out_scenario(),  fan_in_scenario(),     elastic_scenario(),
+          metadata_scenario(), many_nodes_scenario(), fan_out_write_scenario()};
 }
 
 int run_cluster_scenario(const ClusterScenario& scenario, const NameValues& pairs, bool json) {

@@ -28,7 +28,7 @@ struct ClusterSettings {
   uint64_t files = 10'000;  // metadata
   double seconds = 2;       // of each measure of a rate
   std::string directory = "/var/tmp";
-  std::string only = "*";  // glob over names of rows and groups
+  std::string only = "*";               // glob over names of rows and groups
   std::string baseline = "async-copy";  // of writes; none: left out
   std::string shoal = "/proc/self/exe";
   bool keep = false;

@@ -95,9 +95,8 @@ Status run_survive(ClusterBench& bench) {
   choice.flags.insert(choice.flags.end(), {"--upload-delay", "1h"});
   SHOAL_ASSIGN_OR_RETURN(auto nodes, bench.start_nodes(*lab, lab->places(), choice));
   for (unsigned file = 0; file < kFiles; ++file) {
-    SHOAL_RETURN_IF_ERROR(write_files({.path = (*nodes)[0] / fmt::format("lost-{}", file),
-                                       .size = size,
-                                       .seed = kSeed + file}));
+    SHOAL_RETURN_IF_ERROR(write_files(
+        {.path = (*nodes)[0] / fmt::format("lost-{}", file), .size = size, .seed = kSeed + file}));
   }
   for (unsigned file = 0; file < kFiles; ++file) {
     if (verify_in_origin(bench, fmt::format("lost-{}.0", file), size, kSeed + file)) {
@@ -122,14 +121,14 @@ Status run_survive(ClusterBench& bench) {
   for (unsigned file = 0; file < kFiles; ++file) {
     if (!verify_in_origin(bench, fmt::format("lost-{}.0", file), size, kSeed + file)) ++lost;
   }
-  bench.add({"survive.durable", "s", seconds_now() - destroyed, std::nullopt, std::nullopt, Goal::kNone,
-             0});
-  bench.add({"survive.not_durable", "files", lost, std::nullopt, std::nullopt, Goal::kValueAtMost,
-             0});
+  bench.add({"survive.durable", "s", seconds_now() - destroyed, std::nullopt, std::nullopt,
+             Goal::kNone, 0});
+  bench.add(
+      {"survive.not_durable", "files", lost, std::nullopt, std::nullopt, Goal::kValueAtMost, 0});
   if (!has_baseline(bench)) return {};
   SHOAL_ASSIGN_OR_RETURN(double baseline, baseline_lost(bench, *lab, kFiles, size));
-  bench.add({"survive.lost_by_baseline", "files", baseline, std::nullopt, std::nullopt,
-             Goal::kNone, 0});
+  bench.add(
+      {"survive.lost_by_baseline", "files", baseline, std::nullopt, std::nullopt, Goal::kNone, 0});
   return {};
 }
 
@@ -194,8 +193,7 @@ Status run_replicated(ClusterBench& bench) {
     auto name = fmt::format("fast-{}", round);
     settle_disk();
     SHOAL_ASSIGN_OR_RETURN(double cpu_before, nodes->cpu_seconds());
-    SHOAL_ASSIGN_OR_RETURN(Saved fast,
-                           save_and_wait(bench, *nodes, 0, name, size, kSeed + round));
+    SHOAL_ASSIGN_OR_RETURN(Saved fast, save_and_wait(bench, *nodes, 0, name, size, kSeed + round));
     SHOAL_ASSIGN_OR_RETURN(double cpu_after, nodes->cpu_seconds());
     SHOAL_RETURN_IF_ERROR(forget_in_origin(bench, name + ".0"));
     rate.add(bytes / fast.stall / 1e6, line / 1e6);
@@ -218,8 +216,9 @@ Status run_replicated(ClusterBench& bench) {
     }
     SHOAL_RETURN_IF_ERROR(bench.stub.shape({}));
     // What the bytes cost when nothing but TCP replicates them and nothing but PUT uploads them.
-    SHOAL_ASSIGN_OR_RETURN(BaselineSaved put, baseline_save(bench, *lab, 0, fmt::format("put-{}", round),
-                                                       size, kSeed + round));
+    SHOAL_ASSIGN_OR_RETURN(
+        BaselineSaved put,
+        baseline_save(bench, *lab, 0, fmt::format("put-{}", round), size, kSeed + round));
     TcpLoad load;
     load.senders = {lab->network(0)};
     load.receiver = lab->network(1);
@@ -252,8 +251,8 @@ Status run_all_write(ClusterBench& bench) {
   double all = static_cast<double>(size) * lab->places();
   Pairs rate, durable;
   for (unsigned round = 0; round < bench.settings.rounds; ++round) {
-    bench.progress(fmt::format("{} writers on {} nodes, round {}", places.size(), lab->places(),
-                               round + 1));
+    bench.progress(
+        fmt::format("{} writers on {} nodes, round {}", places.size(), lab->places(), round + 1));
     SHOAL_ASSIGN_OR_RETURN(double line, outgoing_rate(bench, *lab));
     settle_disk();
     auto name = fmt::format("all-{}", round);
@@ -269,8 +268,7 @@ Status run_all_write(ClusterBench& bench) {
     durable.add(ended, 2 * all / (line * lab->places()));
     for (unsigned place : places) {
       auto object = fmt::format("{}-{}.0", name, place);
-      SHOAL_RETURN_IF_ERROR(
-          verify_in_origin(bench, object, size, kSeed + 100 * round + place));
+      SHOAL_RETURN_IF_ERROR(verify_in_origin(bench, object, size, kSeed + 100 * round + place));
       SHOAL_RETURN_IF_ERROR(forget_in_origin(bench, object));
     }
   }
@@ -292,8 +290,8 @@ ClusterScenario fan_out_write_scenario() {
        run_survive},
       {"stall_local", {"stall.local"}, run_stall_local},
       {"one_writer",
-       {"stall.replicated", "stall.slow_origin", "durable.fast_origin",
-        "durable.against_baseline", "cpu.replicate_upload"},
+       {"stall.replicated", "stall.slow_origin", "durable.fast_origin", "durable.against_baseline",
+        "cpu.replicate_upload"},
        run_replicated},
       {"all_write", {"all_write.replicated", "all_write.durable"}, run_all_write},
       {"outage",

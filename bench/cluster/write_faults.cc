@@ -123,9 +123,12 @@ Result<std::unique_ptr<Lab>> make_lab(const ClusterBench& bench) {
 
 NodeChoice replicated() {
   NodeChoice choice;
-  choice.flags = {"--ack",         "replicated",
-                  "--replicas",    "2",
-                  "--ack-timeout", fmt::format("{}s", kDeadline),
+  choice.flags = {"--ack",
+                  "replicated",
+                  "--replicas",
+                  "2",
+                  "--ack-timeout",
+                  fmt::format("{}s", kDeadline),
                   "--create-during-outage"};
   return choice;
 }

@@ -38,8 +38,7 @@ Result<Saved> save_and_wait(ClusterBench& bench, ClusterNodes& nodes, unsigned p
                             const std::string& name, uint64_t size, uint64_t seed) {
   Saved out;
   double begun = seconds_now();
-  SHOAL_ASSIGN_OR_RETURN(out.stall,
-                         write_files(load_of(nodes[place] / name, size, seed, false)));
+  SHOAL_ASSIGN_OR_RETURN(out.stall, write_files(load_of(nodes[place] / name, size, seed, false)));
   SHOAL_RETURN_IF_ERROR(wait_durable(nodes, place, name + ".0"));
   out.durable = seconds_now() - begun;
   SHOAL_RETURN_IF_ERROR(verify_in_origin(bench, name + ".0", size, seed));

@@ -1,5 +1,5 @@
-// One checkpoint file: written on a node, acknowledged, durable; by Shoal, or by a local disk and an
-// upload beside it. What the rows of fan_out_write.cc are made of.
+// One checkpoint file: written on a node, acknowledged, durable; by Shoal, or by a local disk and
+// an upload beside it. What the rows of fan_out_write.cc are made of.
 #pragma once
 
 #include <string>

@@ -31,8 +31,8 @@ namespace {
 constexpr uint64_t kSmallBodyMax = 64 * kMiB;
 constexpr size_t kSampleBytes = 64;
 
-std::string request_head(std::string_view method, std::string_view target,
-                         std::string_view headers, uint64_t body_bytes) {
+std::string request_head(std::string_view method, std::string_view target, std::string_view headers,
+                         uint64_t body_bytes) {
   return fmt::format(
       "{} {} HTTP/1.1\r\nhost: 127.0.0.1\r\nx-ms-version: 2021-12-02\r\n{}"
       "content-length: {}\r\n\r\n",
@@ -132,8 +132,7 @@ Result<HttpAnswer> RawHttp::send_file(std::string_view method, std::string_view 
                                       std::string_view headers, int file, uint64_t offset,
                                       uint64_t length) {
   SHOAL_ASSERT(taken_ == held_, "the body before was not read");
-  SHOAL_RETURN_IF_ERROR(
-      send_all(socket_, request_head(method, target, headers, length), MSG_MORE));
+  SHOAL_RETURN_IF_ERROR(send_all(socket_, request_head(method, target, headers, length), MSG_MORE));
   auto at = static_cast<off_t>(offset);
   while (length > 0) {
     ssize_t n = sendfile(socket_, file, &at, length);

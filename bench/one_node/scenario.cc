@@ -37,7 +37,8 @@ std::span<const Scenario> bench_scenarios() {
        "only='*' quick=no strict=no keep=no]",
        run_cluster<bench::fan_in_scenario>},
       {"fan-out-write",
-       "Checkpoints on several nodes before they are acknowledged, uploaded by all, against a local "
+       "Checkpoints on several nodes before they are acknowledged, uploaded by all, against a "
+       "local "
        "disk with an upload beside it; every node behind a limited link [nodes=8 size=256MiB "
        "mbit=250 rounds=3 baseline=async-copy dir=/var/tmp only='*' quick=no strict=no keep=no]",
        run_cluster<bench::fan_out_write_scenario>},

@@ -229,9 +229,9 @@ Status Stub::reset_stats() { return control("/__stub/stats/reset", "{}"); }
 Status Stub::shape(const OriginShape& shape) {
   double mibps = shape.account_bytes_per_second / static_cast<double>(kMiB);
   double client = shape.client_bytes_per_second / static_cast<double>(kMiB);
-  Json body = {{"latency_ms", shape.latency_ms}, {"account_in_mibps", mibps},
-               {"account_out_mibps", mibps},     {"client_in_mibps", client},
-               {"client_out_mibps", client},     {"outage", shape.outage},
+  Json body = {{"latency_ms", shape.latency_ms},  {"account_in_mibps", mibps},
+               {"account_out_mibps", mibps},      {"client_in_mibps", client},
+               {"client_out_mibps", client},      {"outage", shape.outage},
                {"chance", {{"busy", shape.busy}}}};
   return control("/__stub/faults", body.dump());
 }

@@ -52,9 +52,9 @@ Task<Result<ObjectInfo>> FileSystemImpl::revalidate(Inode& directory, std::strin
   co_return co_await ask_origin(path, context, outdated);
 }
 
-// The origin is away: old attributes are better than none. With create_during_outage a name that this
-// node does not know is taken for absent in a directory that it writes to; should it stand in the
-// origin after all, the upload's condition fails and both versions are kept.
+// The origin is away: old attributes are better than none. With create_during_outage a name that
+// this node does not know is taken for absent in a directory that it writes to; should it stand in
+// the origin after all, the upload's condition fails and both versions are kept.
 Result<Inode*> FileSystemImpl::answer_old(Inode* child, const std::string& path) {
   core_.metrics.stale_served.add();
   if (child == nullptr) return fail(Code::kNotFound, path);

@@ -43,10 +43,10 @@ struct Inode {
   WallTime accessed{};
   WallTime modified{};
   WallTime changed{};
-  std::string etag;       // the origin's version (clean), empty if it has none
-  bool marker = false;    // directory: an object with its name exists in the origin
+  std::string etag;           // the origin's version (clean), empty if it has none
+  bool marker = false;        // directory: an object with its name exists in the origin
   bool written_here = false;  // directory: this node made names in it, and knows what it forgot
-  bool unlinked = false;  // no name any more; its bytes go with the last handle
+  bool unlinked = false;      // no name any more; its bytes go with the last handle
 
   SteadyTime fresh_until{};          // the name may be answered without asking the origin
   std::shared_ptr<Listing> listing;  // directory: the last full listing

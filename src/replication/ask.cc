@@ -25,8 +25,8 @@ Task<bool> answers(Watch& watch) {
   ping.set_id_low(watch.node.low);
   Context limit = Context::within(watch.replication.executor(), kPingLimit);
   limit.cancel = &watch.over;
-  auto answer = co_await watch.replication.ask(watch.node, Method::kPing, ping.SerializeAsString(),
-                                               limit);
+  auto answer =
+      co_await watch.replication.ask(watch.node, Method::kPing, ping.SerializeAsString(), limit);
   co_return answer.has_value();
 }
 
@@ -65,15 +65,14 @@ Task<Result<std::string>> Replication::ask(NodeId node, Method method, std::stri
   co_return answer;
 }
 
-Task<Result<std::string>> Replication::ask_while_alive(NodeId node, Method method,
-                                                       std::string body, Context context) {
+Task<Result<std::string>> Replication::ask_while_alive(NodeId node, Method method, std::string body,
+                                                       Context context) {
   if (node == self()) co_return co_await handle(method, std::move(body), context);
   LinkedCancel guard(context.cancel);
   Gate gate(executor());
   Watch watch{*this, node, guard, {}};
   gate.spawn(watch_member(watch));
-  auto answer =
-      co_await ask(node, method, std::move(body), {context.deadline, &guard.inner});
+  auto answer = co_await ask(node, method, std::move(body), {context.deadline, &guard.inner});
   watch.over.request();
   co_await gate.close();
   bool ours = guard.given_up && !(context.cancel != nullptr && context.cancel->requested());

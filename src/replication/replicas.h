@@ -54,8 +54,8 @@ class Replicas {
 
   // The name that the version has in the origin, as far as this node was told.
   std::string as_object(const std::string& object, const WriteName& write) const;
-  // While this node sends chunks of its own (`busy`), few blocks at a time go to the origin: a writer
-  // waits for the chunks, and both share one network.
+  // While this node sends chunks of its own (`busy`), few blocks at a time go to the origin: a
+  // writer waits for the chunks, and both share one network.
   void share_network(bool busy);
   // Ends what waits for the origin.
   void cancel_all();

@@ -12,8 +12,8 @@ namespace shoal {
 namespace {
 constexpr Duration kAvoid = std::chrono::seconds(5);
 constexpr Duration kAgain = std::chrono::milliseconds(100);
-// One chunk behind others on a slow link, or one sync of a busy disk. A holder that does not answer is
-// given up long before.
+// One chunk behind others on a slow link, or one sync of a busy disk. A holder that does not answer
+// is given up long before.
 constexpr Duration kSendLimit = std::chrono::minutes(10);
 constexpr size_t kSyncsParallel = 64;
 constexpr size_t kSpareOwners = 4;  // that a chunk may go to instead of its first owner
@@ -276,8 +276,8 @@ Task<Status> ReplicatedVersion::settle(uint64_t size, Context context) {
       if (all_settled() || replication_.options().ack_degraded) co_return Status();
     }
     Context patience = context;
-    patience.deadline = std::min(context.deadline, std::max(begun, moved_) +
-                                                       replication_.options().ack_timeout);
+    patience.deadline =
+        std::min(context.deadline, std::max(begun, moved_) + replication_.options().ack_timeout);
     if (status) status = co_await sleep_for(replication_.executor(), kAgain, patience);
     if (!status) {
       co_return fail(status.error().code() == Code::kDeadlineExceeded ? Code::kUnavailable

@@ -80,7 +80,7 @@ class ReplicatedVersion : public std::enable_shared_from_this<ReplicatedVersion>
   uint64_t size_ = 0;
   std::vector<Chunk> chunks_;
   uint32_t sending_ = 0;
-  SteadyTime moved_{};  // when a holder last got a chunk
+  SteadyTime moved_{};                    // when a holder last got a chunk
   std::set<NodeId> unsynced_;             // holders with something that may not be on their disks
   std::map<NodeId, SteadyTime> avoided_;  // failed lately: not before then
   std::map<NodeId, uint64_t> sent_to_;    // chunks of this version, tried ones included

@@ -186,7 +186,7 @@ class Replication {
   const ReplicationOptions options_;
   ReplicationMetrics metrics_;
   BufferPool buffers_;
-  Semaphore memory_;         // for chunks that come in
+  Semaphore memory_;  // for chunks that come in
   // For chunks that others fetch. Never shared with `memory_`: who fetches holds memory of its own
   // meanwhile, so nodes that fetch from each other would wait for each other.
   Semaphore serve_memory_;

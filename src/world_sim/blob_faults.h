@@ -66,8 +66,8 @@ struct BlobFaults {
 };
 
 // {"latency_ms": 5, "latency_jitter_ms": 1, "connection_mibps": 60, "account_in_mibps": 0,
-//  "account_out_mibps": 0, "client_in_mibps": 0, "client_out_mibps": 0, "requests_per_second": 0, "outage": false, "retry_after_ms": 1000,
-//  "slow_first_byte_ms": 5000, "chance": {"busy": 0.01},
+//  "account_out_mibps": 0, "client_in_mibps": 0, "client_out_mibps": 0, "requests_per_second": 0,
+//  "outage": false, "retry_after_ms": 1000, "slow_first_byte_ms": 5000, "chance": {"busy": 0.01},
 //  "script": [{"fault": "reset_in_body", "method": "GET", "target": "x", "skip": 0, "count": 1}]}
 // Fields that are absent keep the value they have in `base`.
 Result<BlobFaults> blob_faults_from_json(std::string_view json, BlobFaults base);

@@ -158,8 +158,9 @@ void SimHttp::send_more(TransferPtr transfer) {
   uint64_t count = slice_of(transfer->body.size(), transfer->sent);
   transfer->sent += count;
   SteadyTime now = executor_.now();
-  SteadyTime due = std::max(transfer->connection.reserve(now, count),
-                            transfer->account->faults.reserve(true, std::to_underlying(host_), now, count));
+  SteadyTime due =
+      std::max(transfer->connection.reserve(now, count),
+               transfer->account->faults.reserve(true, std::to_underlying(host_), now, count));
   pass(fabric_.http_out(host_), transfer, count, due, &SimHttp::send_more);
 }
 
@@ -209,8 +210,9 @@ void SimHttp::receive_more(TransferPtr transfer) {
   uint64_t count = slice_of(transfer->reply_bytes, transfer->received);
   if (!take(*transfer, count)) return;
   SteadyTime now = executor_.now();
-  SteadyTime due = std::max(transfer->connection.reserve(now, count),
-                            transfer->account->faults.reserve(false, std::to_underlying(host_), now, count));
+  SteadyTime due =
+      std::max(transfer->connection.reserve(now, count),
+               transfer->account->faults.reserve(false, std::to_underlying(host_), now, count));
   pass(fabric_.http_in(host_), transfer, count, due, &SimHttp::receive_more);
 }
 
