@@ -38,7 +38,7 @@ struct JobProgress {
   uint64_t failures = 0;  // objects that could not be done
   std::string current;
   std::string last_error;
-  std::vector<std::string> findings;  // kScrub: one line each
+  std::vector<std::string> findings = {};  // kScrub: one line each
 };
 
 // Work in progress on a node. Shared, because the node and whoever asked may each leave first.
