@@ -122,7 +122,7 @@ Task<Result<std::string>> Pool::call_on(Peer& peer, size_t lane, std::string add
   SteadyTime began = executor_.now();
   auto result = co_await first.connection->call(method, body, sink, context);
   bool unheard = !result && result.error().code() == Code::kUnavailable &&
-                 first.connection->is_broken() && first.connection->last_received() <= began;
+                 first.connection->is_broken() && first.connection->last_received() < began;
   if (!unheard || closing_.requested()) co_return result;
   SHOAL_CO_ASSIGN_OR_RETURN(Lane second, co_await lane_to(peer, lane, address, expected, context));
   co_return co_await second.connection->call(method, std::move(body), sink, context);
