@@ -6,8 +6,8 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <mutex>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <thread>
 #include <vector>
@@ -118,40 +118,39 @@ Status upload(State& state) {
   return commit(state);
 }
 
-int run(const AsyncCopy& copy) {
-  if (copy.network >= 0 && setns(copy.network, CLONE_NEWNET) != 0) return 1;
+Status enter(int network) {
+  if (network < 0 || setns(network, CLONE_NEWNET) == 0) return {};
+  return fail(error_from_errno(errno, "cannot enter a network namespace"));
+}
+
+Json run(const AsyncCopy& copy) {
+  Status status = enter(copy.network);
   State state{copy, open(copy.file.c_str(), O_RDONLY | O_CLOEXEC), 0, 0, {}, {}};
   off_t size = lseek(state.file, 0, SEEK_END);
-  if (size <= 0) return 1;
-  state.size = static_cast<uint64_t>(size);
+  if (status && size <= 0) status = fail(error_from_errno(errno, "cannot upload " + copy.file));
+  if (status) state.size = static_cast<uint64_t>(size);
   double begun = seconds_now();
   double cpu = cpu_seconds_of_this_process();
-  Status status = upload(state);
-  Json line = {{"seconds", seconds_now() - begun},
-               {"cpu", cpu_seconds_of_this_process() - cpu},
-               {"bytes", state.size},
-               {"error", status ? "" : status.error().to_string()}};
-  dprintf(1, "%s\n", line.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
-  return status ? 0 : 1;
+  if (status) status = upload(state);
+  return {{"seconds", seconds_now() - begun},
+          {"cpu", cpu_seconds_of_this_process() - cpu},
+          {"bytes", state.size},
+          {"error", status ? "" : status.error().to_string()}};
 }
 
 }  // namespace
 
 Result<std::unique_ptr<AsyncCopier>> AsyncCopier::start(const WorkDirectory& work,
                                                         const AsyncCopy& copy) {
-  std::string log = work / "async_copy.log";
-  unlink(log.c_str());
-  SHOAL_ASSIGN_OR_RETURN(Child child, Child::fork_off([&copy] { return run(copy); }, log));
-  return std::unique_ptr<AsyncCopier>(new AsyncCopier(std::move(child), log));
+  SHOAL_ASSIGN_OR_RETURN(auto child,
+                         ReportingChild::start(work, "async_copy", [&copy] { return run(copy); }));
+  return std::unique_ptr<AsyncCopier>(new AsyncCopier(std::move(child)));
 }
 
 Result<AsyncCopyOutcome> AsyncCopier::wait(milliseconds patience) {
-  bool ended = child_.stop(0, patience);
-  std::string line = last_lines(log_, 1);
-  Json json = Json::parse(line.substr(std::min(line.size(), line.find('{'))), nullptr, false);
-  if (!ended || child_.exit_status() != 0 || !json.is_object()) {
-    return fail(Code::kUnavailable, "the plain upload failed:" + line);
-  }
+  SHOAL_ASSIGN_OR_RETURN(Json json, child_.stop(0, patience));
+  std::string error = json.value("error", std::string("no report"));
+  if (!error.empty()) return fail(Code::kUnavailable, "the plain upload failed: " + error);
   return AsyncCopyOutcome{json.value("seconds", 0.0), json.value("cpu", 0.0),
                           json.value("bytes", uint64_t{0})};
 }

@@ -10,8 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
-#include "one_node/child.h"
-#include "one_node/stage.h"
+#include "cluster/reporting_child.h"
 
 namespace shoal::bench {
 
@@ -41,9 +40,8 @@ class AsyncCopier {
   void kill9() { child_.kill_now(); }
 
  private:
-  AsyncCopier(Child child, std::string log) : child_(std::move(child)), log_(std::move(log)) {}
-  Child child_;
-  std::string log_;
+  explicit AsyncCopier(ReportingChild child) : child_(std::move(child)) {}
+  ReportingChild child_;
 };
 
 }  // namespace shoal::bench

@@ -53,6 +53,9 @@ class ClusterBench {
 
   bool wants(const std::string& row) const;
   void add(Row row);
+  // A row without a ceiling.
+  void add_value(std::string name, std::string unit, double value, Goal goal = Goal::kNone,
+                 double target = 0);
   void fact(std::string name, std::string value);
   // One line on stderr, so that the wait has a face.
   void progress(const std::string& text) const;

@@ -160,54 +160,50 @@ TEST(GrpcCallsTest, a_failed_call_is_told) {
   }
 }
 
-TEST_F(LabTest, the_plain_upload_repeats_what_is_refused) {
-  auto work = WorkDirectory::make("/var/tmp", false);
-  ASSERT_TRUE(work) << work.error().message();
-  auto stub = Stub::start(**work, 0, "0.0.0.0");
-  ASSERT_TRUE(stub) << stub.error().message();
-  ASSERT_TRUE((*stub)->shape({.busy = 0.3}));
-  auto lab = make({.places = 1, .bytes_per_second = 0, .loopback = false});
-  ASSERT_TRUE(lab);
+class AsyncCopyTest : public LabTest {
+ protected:
+  // Uploads a file of synthetic bytes from a place of the lab.
+  Result<AsyncCopyOutcome> copy(const OriginShape& shape, uint64_t size) {
+    SHOAL_RETURN_IF_ERROR(namespaces());
+    SHOAL_ASSIGN_OR_RETURN(work_, WorkDirectory::make("/var/tmp", false));
+    SHOAL_ASSIGN_OR_RETURN(stub_, Stub::start(*work_, 0, "0.0.0.0"));
+    SHOAL_RETURN_IF_ERROR(stub_->shape(shape));
+    LabOptions one{.places = 1, .bytes_per_second = 0, .loopback = false};
+    SHOAL_ASSIGN_OR_RETURN(auto lab, Lab::make(one));
+    SHOAL_RETURN_IF_ERROR(make_native_file(*work_ / "file", size, 5));
+    AsyncCopy copy{.file = *work_ / "file",
+                   .target = stub_->target("copied"),
+                   .address = lab->hub_address(),
+                   .port = stub_->port(),
+                   .network = lab->network(0),
+                   .block_bytes = kMiB};
+    SHOAL_ASSIGN_OR_RETURN(auto copier, AsyncCopier::start(*work_, copy));
+    return copier->wait(std::chrono::milliseconds(60'000));
+  }
+  Status verify(uint64_t size, uint64_t seed) {
+    Report report;
+    ClusterSettings settings;
+    ClusterBench bench(settings, *work_, *stub_, report);
+    return verify_in_origin(bench, "copied", size, seed);
+  }
+
+ private:
+  std::unique_ptr<WorkDirectory> work_;
+  std::unique_ptr<Stub> stub_;
+};
+
+TEST_F(AsyncCopyTest, repeats_what_is_refused) {
   constexpr uint64_t kSize = 20 * kMiB + 777;
-  ASSERT_TRUE(make_native_file(**work / "file", kSize, 5));
-  AsyncCopy copy{.file = **work / "file",
-                 .target = (*stub)->target("copied"),
-                 .address = lab->hub_address(),
-                 .port = (*stub)->port(),
-                 .network = lab->network(0),
-                 .block_bytes = kMiB};
-  auto copier = AsyncCopier::start(**work, copy);
-  ASSERT_TRUE(copier) << copier.error().message();
-  auto outcome = (*copier)->wait(std::chrono::milliseconds(60'000));
+  auto outcome = copy({.busy = 0.3}, kSize);
   ASSERT_TRUE(outcome) << outcome.error().message();
   EXPECT_EQ(outcome->bytes, kSize);
-  Report report;
-  ClusterSettings settings;
-  ClusterBench bench(settings, **work, **stub, report);
-  Status same = verify_in_origin(bench, "copied", kSize, 5);
+  Status same = verify(kSize, 5);
   EXPECT_TRUE(same) << same.error().message();
-  EXPECT_FALSE(verify_in_origin(bench, "copied", kSize, 6));
+  EXPECT_FALSE(verify(kSize, 6));
 }
 
-TEST_F(LabTest, one_client_of_the_origin_can_be_limited) {
-  auto work = WorkDirectory::make("/var/tmp", false);
-  ASSERT_TRUE(work) << work.error().message();
-  auto stub = Stub::start(**work, 0, "0.0.0.0");
-  ASSERT_TRUE(stub) << stub.error().message();
-  auto lab = make({.places = 1, .bytes_per_second = 0, .loopback = false});
-  ASSERT_TRUE(lab);
-  ASSERT_TRUE((*stub)->shape({.client_bytes_per_second = 10e6}));
-  constexpr uint64_t kSize = 10'000'000;
-  ASSERT_TRUE(make_native_file(**work / "file", kSize, 5));
-  AsyncCopy copy{.file = **work / "file",
-                 .target = (*stub)->target("copied"),
-                 .address = lab->hub_address(),
-                 .port = (*stub)->port(),
-                 .network = lab->network(0),
-                 .block_bytes = kMiB};
-  auto copier = AsyncCopier::start(**work, copy);
-  ASSERT_TRUE(copier) << copier.error().message();
-  auto outcome = (*copier)->wait(std::chrono::milliseconds(60'000));
+TEST_F(AsyncCopyTest, one_client_of_the_origin_can_be_limited) {
+  auto outcome = copy({.client_bytes_per_second = 10e6}, 10'000'000);
   ASSERT_TRUE(outcome) << outcome.error().message();
   EXPECT_GT(outcome->seconds, 0.9);  // all its connections together
 }

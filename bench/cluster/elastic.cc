@@ -99,11 +99,6 @@ Result<std::unique_ptr<SteadyReader>> begin_load(Stage& stage) {
       {.paths = {stage.nodes[0] / name, stage.nodes[1] / name}, .size = kLoadBytes, .seed = kSeed});
 }
 
-void add_value(ClusterBench& bench, const std::string& name, const std::string& unit, double value,
-               double most) {
-  bench.add({name, unit, value, std::nullopt, std::nullopt, Goal::kValueAtMost, most});
-}
-
 // The load's rows: PREFIX.read_errors and PREFIX.longest_read.
 Status end_load(Stage& stage, SteadyReader& load, const std::string& prefix) {
   SHOAL_ASSIGN_OR_RETURN(SteadyOutcome outcome, load.stop());
@@ -112,8 +107,10 @@ Status end_load(Stage& stage, SteadyReader& load, const std::string& prefix) {
                outcome.reads, outcome.first_error);
   }
   if (outcome.reads == 0) return fail(Code::kInternal, "nothing was read meanwhile");
-  add_value(stage.bench, prefix + ".read_errors", "reads", static_cast<double>(outcome.errors), 0);
-  add_value(stage.bench, prefix + ".longest_read", "s", outcome.longest_seconds, 1);
+  stage.bench.add_value(prefix + ".read_errors", "reads", static_cast<double>(outcome.errors),
+                        Goal::kValueAtMost, 0);
+  stage.bench.add_value(prefix + ".longest_read", "s", outcome.longest_seconds, Goal::kValueAtMost,
+                        1);
   return {};
 }
 
@@ -126,7 +123,7 @@ Status read_warmed(Stage& stage, const std::vector<unsigned>& readers, const std
   SHOAL_ASSIGN_OR_RETURN(double before, origin_gets(stage.bench.stub, name));
   SHOAL_RETURN_IF_ERROR(check_readers(read_together(paths, stage.bench.settings.size, kSeed)));
   SHOAL_ASSIGN_OR_RETURN(double after, origin_gets(stage.bench.stub, name));
-  add_value(stage.bench, row, "GETs", after - before, 0);
+  stage.bench.add_value(row, "GETs", after - before, Goal::kValueAtMost, 0);
   return {};
 }
 
@@ -159,7 +156,7 @@ Status measure_kill(Stage& stage, unsigned victim) {
   SHOAL_ASSIGN_OR_RETURN(
       double seconds,
       wait_for_state(bench, stage.nodes, stage.nodes[victim].name(), MemberState::kDown));
-  add_value(bench, "kill.marked_down", "s", seconds, 5);
+  bench.add_value("kill.marked_down", "s", seconds, Goal::kValueAtMost, 5);
   return end_load(stage, *load, "kill");
 }
 
@@ -177,7 +174,8 @@ Status measure_restart(Stage& stage, unsigned victim, double files_before) {
   bench.add(
       {"restart.seconds", "s", seconds_now() - begun, std::nullopt, std::nullopt, Goal::kNone, 0});
   SHOAL_ASSIGN_OR_RETURN(SlotMap after, stored_map(bench, stage.nodes));
-  add_value(bench, "restart.moved_share", "of slots", moved_share(before, after), 0);
+  bench.add_value("restart.moved_share", "of slots", moved_share(before, after), Goal::kValueAtMost,
+                  0);
   SHOAL_ASSIGN_OR_RETURN(double files, node.number("files.bytes"));
   bench.add({"restart.cache_kept", "B", files, files_before, files / files_before,
              Goal::kRatioAtLeast, 0.99});

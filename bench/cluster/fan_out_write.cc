@@ -23,12 +23,6 @@ constexpr double kClientShare = 1.0 / 8;
 
 double gib(double bytes) { return bytes / static_cast<double>(kGiB); }
 
-NodeChoice replicated() {
-  NodeChoice choice;
-  choice.flags = {"--ack", "replicated", "--replicas", "2"};
-  return choice;
-}
-
 Result<std::unique_ptr<Lab>> limited_lab(const ClusterBench& bench) {
   return Lab::make({.places = bench.settings.nodes,
                     .bytes_per_second = bench.settings.bytes_per_second(),
@@ -108,27 +102,18 @@ Status run_survive(ClusterBench& bench) {
   fs::remove_all((*nodes)[0].cache_directory(), error);
   double destroyed = seconds_now();
   SHOAL_ASSIGN_OR_RETURN(unsigned good, readable(*nodes, kFiles, size, kSeed));
-  bench.add({"survive.lost_files", "files", static_cast<double>(kFiles - good), std::nullopt,
-             std::nullopt, Goal::kValueAtMost, 0});
-  bench.add({"survive.readable", "s", seconds_now() - destroyed, std::nullopt, std::nullopt,
-             Goal::kNone, 0});
-  double records = 1;
-  while (records > 0 && seconds_now() - destroyed < 180) {
-    SHOAL_RETURN_IF_ERROR(check_interrupted());
-    SHOAL_ASSIGN_OR_RETURN(records, nodes->total("replication.records"));
-  }
+  bench.add_value("survive.lost_files", "files", kFiles - good, Goal::kValueAtMost, 0);
+  bench.add_value("survive.readable", "s", seconds_now() - destroyed);
+  SHOAL_RETURN_IF_ERROR(wait_drained(*nodes, 180));
+  bench.add_value("survive.durable", "s", seconds_now() - destroyed);
   double lost = 0;
   for (unsigned file = 0; file < kFiles; ++file) {
     if (!verify_in_origin(bench, fmt::format("lost-{}.0", file), size, kSeed + file)) ++lost;
   }
-  bench.add({"survive.durable", "s", seconds_now() - destroyed, std::nullopt, std::nullopt,
-             Goal::kNone, 0});
-  bench.add(
-      {"survive.not_durable", "files", lost, std::nullopt, std::nullopt, Goal::kValueAtMost, 0});
+  bench.add_value("survive.not_durable", "files", lost, Goal::kValueAtMost, 0);
   if (!has_baseline(bench)) return {};
   SHOAL_ASSIGN_OR_RETURN(double baseline, baseline_lost(bench, *lab, kFiles, size));
-  bench.add(
-      {"survive.lost_by_baseline", "files", baseline, std::nullopt, std::nullopt, Goal::kNone, 0});
+  bench.add_value("survive.lost_by_baseline", "files", baseline);
   return {};
 }
 

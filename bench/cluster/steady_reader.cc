@@ -7,9 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <fstream>
 #include <mutex>
-#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "base/assert.h"
@@ -72,10 +70,7 @@ void read_steadily(const SteadyReads& reads, size_t index, Shared& shared) {
   if (shared.outcome.first_error.empty()) shared.outcome.first_error = mine.first_error;
 }
 
-int run_reads(const SteadyReads& reads) {
-  catch_interrupts();
-  (void)synthetic_span(reads.seed, 0);  // the pattern is made at its first use
-  dprintf(1, "begun\n");
+Json run_reads(const SteadyReads& reads) {
   Shared shared;
   {
     std::vector<std::jthread> threads;
@@ -83,12 +78,10 @@ int run_reads(const SteadyReads& reads) {
       threads.emplace_back([&reads, &shared, i] { read_steadily(reads, i, shared); });
     }
   }
-  Json line = {{"reads", shared.outcome.reads},
-               {"errors", shared.outcome.errors},
-               {"longest_seconds", shared.outcome.longest_seconds},
-               {"first_error", shared.outcome.first_error}};
-  std::string text = line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
-  return write(1, text.data(), text.size()) == static_cast<ssize_t>(text.size()) ? 0 : 1;
+  return {{"reads", shared.outcome.reads},
+          {"errors", shared.outcome.errors},
+          {"longest_seconds", shared.outcome.longest_seconds},
+          {"first_error", shared.outcome.first_error}};
 }
 
 }  // namespace
@@ -96,36 +89,23 @@ int run_reads(const SteadyReads& reads) {
 Result<std::unique_ptr<SteadyReader>> SteadyReader::start(const WorkDirectory& work,
                                                           const SteadyReads& reads) {
   SHOAL_ASSERT(!reads.paths.empty() && reads.block > 0 && reads.size >= reads.block);
-  std::string log = work / fmt::format("reader{}.log", reinterpret_cast<uintptr_t>(&reads));
-  unlink(log.c_str());
-  SHOAL_ASSIGN_OR_RETURN(Child child, Child::fork_off([&reads] { return run_reads(reads); }, log));
-  double until = seconds_now() + 10;
-  while (child.running() && seconds_now() < until) {
-    if (last_lines(log, 1).ends_with("begun")) {
-      return std::unique_ptr<SteadyReader>(new SteadyReader(std::move(child), log));
-    }
-    std::this_thread::sleep_for(milliseconds(2));
-  }
-  return fail(Code::kUnavailable, "the readers did not start:" + last_lines(log, 3));
+  (void)synthetic_span(reads.seed, 0);  // the pattern is made at its first use
+  SHOAL_ASSIGN_OR_RETURN(
+      auto child, ReportingChild::start(work, "readers", [&reads] { return run_reads(reads); }));
+  return std::unique_ptr<SteadyReader>(new SteadyReader(std::move(child)));
 }
 
 Result<SteadyOutcome> SteadyReader::stop() {
-  if (!child_.stop(SIGTERM, kStopPatience)) {
-    SteadyOutcome hung{.reads = 1, .errors = 1, .longest_seconds = 30, .first_error = "hangs"};
-    return hung;
+  auto json = child_.stop(SIGTERM, kStopPatience);
+  if (!json && json.error().code() == Code::kDeadlineExceeded) {
+    return SteadyOutcome{
+        .reads = 1, .errors = 1, .longest_seconds = 30, .first_error = json.error().message()};
   }
-  std::ifstream in(log_);
-  std::string line;
-  std::getline(in, line);  // "begun"
-  std::getline(in, line);
-  Json json = Json::parse(line, nullptr, false);
-  if (!json.is_object()) {
-    return fail(Code::kInternal, "the readers ended early:" + last_lines(log_, 3));
-  }
-  return SteadyOutcome{.reads = json.value("reads", uint64_t{0}),
-                       .errors = json.value("errors", uint64_t{0}),
-                       .longest_seconds = json.value("longest_seconds", 0.0),
-                       .first_error = json.value("first_error", std::string())};
+  if (!json) return fail(std::move(json).error());
+  return SteadyOutcome{.reads = json->value("reads", uint64_t{0}),
+                       .errors = json->value("errors", uint64_t{0}),
+                       .longest_seconds = json->value("longest_seconds", 0.0),
+                       .first_error = json->value("first_error", std::string())};
 }
 
 }  // namespace shoal::bench

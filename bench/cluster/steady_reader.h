@@ -10,8 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
-#include "one_node/child.h"
-#include "one_node/stage.h"
+#include "cluster/reporting_child.h"
 
 namespace shoal::bench {
 
@@ -39,9 +38,8 @@ class SteadyReader {
   Result<SteadyOutcome> stop();
 
  private:
-  SteadyReader(Child child, std::string log) : child_(std::move(child)), log_(std::move(log)) {}
-  Child child_;
-  std::string log_;
+  explicit SteadyReader(ReportingChild child) : child_(std::move(child)) {}
+  ReportingChild child_;
 };
 
 }  // namespace shoal::bench

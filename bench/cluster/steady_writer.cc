@@ -8,8 +8,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
-#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "base/assert.h"
@@ -59,10 +57,7 @@ void write_steadily(const SteadyWrites& writes, size_t thread, SteadyWritten& mi
   }
 }
 
-int run_writes(const SteadyWrites& writes) {
-  catch_interrupts();
-  (void)synthetic_span(writes.seed, 0);  // the pattern is made at its first use
-  dprintf(1, "begun\n");
+Json run_writes(const SteadyWrites& writes) {
   std::vector<SteadyWritten> outcomes(writes.directories.size());
   {
     std::vector<std::jthread> threads;
@@ -70,15 +65,14 @@ int run_writes(const SteadyWrites& writes) {
       threads.emplace_back([&writes, &outcomes, i] { write_steadily(writes, i, outcomes[i]); });
     }
   }
-  Json lines = Json::array();
+  Json report = Json::array();
   for (const SteadyWritten& one : outcomes) {
-    lines.push_back({{"acknowledged", one.acknowledged},
-                     {"errors", one.errors},
-                     {"longest_seconds", one.longest_seconds},
-                     {"first_error", one.first_error}});
+    report.push_back({{"acknowledged", one.acknowledged},
+                      {"errors", one.errors},
+                      {"longest_seconds", one.longest_seconds},
+                      {"first_error", one.first_error}});
   }
-  std::string text = lines.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
-  return write(1, text.data(), text.size()) == static_cast<ssize_t>(text.size()) ? 0 : 1;
+  return report;
 }
 
 }  // namespace
@@ -92,32 +86,14 @@ std::string steady_name(uint64_t file) { return fmt::format("step-{:06}", file);
 Result<std::unique_ptr<SteadyWriter>> SteadyWriter::start(const WorkDirectory& work,
                                                           const SteadyWrites& writes) {
   SHOAL_ASSERT(!writes.directories.empty() && writes.size > 0);
-  std::string log = work / "writer.log";
-  unlink(log.c_str());
-  SHOAL_ASSIGN_OR_RETURN(Child child,
-                         Child::fork_off([&writes] { return run_writes(writes); }, log));
-  double until = seconds_now() + 10;
-  while (child.running() && seconds_now() < until) {
-    if (last_lines(log, 1).ends_with("begun")) {
-      return std::unique_ptr<SteadyWriter>(new SteadyWriter(std::move(child), log));
-    }
-    std::this_thread::sleep_for(milliseconds(2));
-  }
-  return fail(Code::kUnavailable, "the writers did not start:" + last_lines(log, 3));
+  (void)synthetic_span(writes.seed, 0);  // the pattern is made at its first use
+  SHOAL_ASSIGN_OR_RETURN(
+      auto child, ReportingChild::start(work, "writers", [&writes] { return run_writes(writes); }));
+  return std::unique_ptr<SteadyWriter>(new SteadyWriter(std::move(child)));
 }
 
 Result<std::vector<SteadyWritten>> SteadyWriter::stop() {
-  if (!child_.stop(SIGTERM, kStopPatience)) {
-    return fail(Code::kDeadlineExceeded, "a save hangs");
-  }
-  std::ifstream in(log_);
-  std::string line;
-  std::getline(in, line);  // "begun"
-  std::getline(in, line);
-  Json json = Json::parse(line, nullptr, false);
-  if (!json.is_array()) {
-    return fail(Code::kInternal, "the writers ended early:" + last_lines(log_, 3));
-  }
+  SHOAL_ASSIGN_OR_RETURN(Json json, child_.stop(SIGTERM, kStopPatience));
   std::vector<SteadyWritten> out;
   for (const Json& one : json) {
     out.push_back({.acknowledged = one.value("acknowledged", std::vector<uint64_t>{}),

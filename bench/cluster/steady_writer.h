@@ -10,8 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
-#include "one_node/child.h"
-#include "one_node/stage.h"
+#include "cluster/reporting_child.h"
 
 namespace shoal::bench {
 
@@ -40,9 +39,8 @@ class SteadyWriter {
   Result<std::vector<SteadyWritten>> stop();
 
  private:
-  SteadyWriter(Child child, std::string log) : child_(std::move(child)), log_(std::move(log)) {}
-  Child child_;
-  std::string log_;
+  explicit SteadyWriter(ReportingChild child) : child_(std::move(child)) {}
+  ReportingChild child_;
 };
 
 }  // namespace shoal::bench

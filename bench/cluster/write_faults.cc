@@ -47,28 +47,6 @@ Status wait_seconds(double seconds) {
   return {};
 }
 
-// Until nothing waits for its upload and nobody holds a replica any more.
-Status wait_drained(Suffering& s) {
-  double until = seconds_now() + kDrainSeconds;
-  while (true) {
-    SHOAL_RETURN_IF_ERROR(check_interrupted());
-    SHOAL_ASSIGN_OR_RETURN(double records, s.nodes.total("replication.records"));
-    SHOAL_ASSIGN_OR_RETURN(double waiting, s.nodes.total("dirty.objects"));
-    if (records == 0 && waiting == 0) return {};
-    if (seconds_now() > until) {
-      return fail(Code::kDeadlineExceeded,
-                  fmt::format("{} records and {} files still wait after {} s", records, waiting,
-                              kDrainSeconds));
-    }
-    std::this_thread::sleep_for(milliseconds(100));
-  }
-}
-
-void add_value(ClusterBench& bench, const std::string& name, const std::string& unit, double value,
-               Goal goal, double target) {
-  bench.add({name, unit, value, std::nullopt, std::nullopt, goal, target});
-}
-
 // The rows of a run: PREFIX.lost_files and so on.
 Status check_saved(Suffering& s, const std::string& prefix,
                    const std::vector<SteadyWritten>& written) {
@@ -91,9 +69,9 @@ Status check_saved(Suffering& s, const std::string& prefix,
     }
   }
   if (saved == 0) return fail(Code::kInternal, "nothing was saved meanwhile");
-  add_value(s.bench, prefix + ".saved_files", "files", saved, Goal::kNone, 0);
-  add_value(s.bench, prefix + ".lost_files", "files", lost, Goal::kValueAtMost, 0);
-  add_value(s.bench, prefix + ".longest_save", "s", longest, Goal::kValueAtMost, kDeadline);
+  s.bench.add_value(prefix + ".saved_files", "files", saved);
+  s.bench.add_value(prefix + ".lost_files", "files", lost, Goal::kValueAtMost, 0);
+  s.bench.add_value(prefix + ".longest_save", "s", longest, Goal::kValueAtMost, kDeadline);
   return {};
 }
 
@@ -121,15 +99,10 @@ Result<std::unique_ptr<Lab>> make_lab(const ClusterBench& bench) {
                     .loopback = false});
 }
 
-NodeChoice replicated() {
-  NodeChoice choice;
-  choice.flags = {"--ack",
-                  "replicated",
-                  "--replicas",
-                  "2",
-                  "--ack-timeout",
-                  fmt::format("{}s", kDeadline),
-                  "--create-during-outage"};
+NodeChoice patient() {
+  NodeChoice choice = replicated();
+  choice.flags.insert(choice.flags.end(),
+                      {"--ack-timeout", fmt::format("{}s", kDeadline), "--create-during-outage"});
   return choice;
 }
 
@@ -138,7 +111,7 @@ NodeChoice replicated() {
 Status run_origin_faults(ClusterBench& bench) {
   bench.progress("saves while the origin is busy, and then away for a minute");
   SHOAL_ASSIGN_OR_RETURN(auto lab, make_lab(bench));
-  SHOAL_ASSIGN_OR_RETURN(auto nodes, bench.start_nodes(*lab, lab->places(), replicated()));
+  SHOAL_ASSIGN_OR_RETURN(auto nodes, bench.start_nodes(*lab, lab->places(), patient()));
   Suffering s{bench, *nodes, {"outage-a", "outage-b"}, {}};
   SHOAL_ASSIGN_OR_RETURN(auto writer, begin_saves(s));
   SHOAL_RETURN_IF_ERROR(bench.stub.reset_stats());
@@ -149,21 +122,21 @@ Status run_origin_faults(ClusterBench& bench) {
   SHOAL_RETURN_IF_ERROR(bench.stub.shape({.busy = kBusy}));
   SHOAL_RETURN_IF_ERROR(wait_seconds(quick_or(bench, 5)));
   SHOAL_ASSIGN_OR_RETURN(auto written, writer->stop());
-  SHOAL_RETURN_IF_ERROR(wait_drained(s));
+  SHOAL_RETURN_IF_ERROR(wait_drained(s.nodes, kDrainSeconds));
   SHOAL_ASSIGN_OR_RETURN(double repeated, repeated_blocks(bench));
   SHOAL_RETURN_IF_ERROR(bench.stub.shape({}));
   SHOAL_RETURN_IF_ERROR(check_saved(s, "outage", written));
   double errors = 0;
   for (const SteadyWritten& one : written) errors += static_cast<double>(one.errors);
-  add_value(bench, "outage.failed_saves", "files", errors, Goal::kValueAtMost, 0);
-  add_value(bench, "outage.blocks_repeated", "blocks", repeated, Goal::kValueAtMost, 0);
+  bench.add_value("outage.failed_saves", "files", errors, Goal::kValueAtMost, 0);
+  bench.add_value("outage.blocks_repeated", "blocks", repeated, Goal::kValueAtMost, 0);
   return {};
 }
 
 Status run_node_faults(ClusterBench& bench) {
   bench.progress("saves while the origin is busy and nodes are killed");
   SHOAL_ASSIGN_OR_RETURN(auto lab, make_lab(bench));
-  SHOAL_ASSIGN_OR_RETURN(auto nodes, bench.start_nodes(*lab, lab->places(), replicated()));
+  SHOAL_ASSIGN_OR_RETURN(auto nodes, bench.start_nodes(*lab, lab->places(), patient()));
   Suffering s{bench, *nodes, {"kills-a", "kills-b"}, {}};
   SHOAL_RETURN_IF_ERROR(bench.stub.shape({.busy = kBusy}));
   SHOAL_ASSIGN_OR_RETURN(auto writer, begin_saves(s));
@@ -188,7 +161,7 @@ Status run_node_faults(ClusterBench& bench) {
   std::error_code error;
   fs::remove_all((*nodes)[1].cache_directory(), error);
   SHOAL_ASSIGN_OR_RETURN(auto written, writer->stop());
-  SHOAL_RETURN_IF_ERROR(wait_drained(s));
+  SHOAL_RETURN_IF_ERROR(wait_drained(s.nodes, kDrainSeconds));
   SHOAL_RETURN_IF_ERROR(bench.stub.shape({}));
   return check_saved(s, "kills", written);
 }

@@ -26,6 +26,28 @@ WriteLoad load_of(const std::string& path, uint64_t size, uint64_t seed, bool fs
 
 }  // namespace
 
+NodeChoice replicated() {
+  NodeChoice choice;
+  choice.flags = {"--ack", "replicated", "--replicas", "2"};
+  return choice;
+}
+
+Status wait_drained(ClusterNodes& nodes, double seconds) {
+  double until = seconds_now() + seconds;
+  while (true) {
+    SHOAL_RETURN_IF_ERROR(check_interrupted());
+    SHOAL_ASSIGN_OR_RETURN(double records, nodes.total("replication.records"));
+    SHOAL_ASSIGN_OR_RETURN(double waiting, nodes.total("dirty.objects"));
+    if (records == 0 && waiting == 0) return {};
+    if (seconds_now() > until) {
+      return fail(
+          Code::kDeadlineExceeded,
+          fmt::format("{} records and {} files still wait after {} s", records, waiting, seconds));
+    }
+    std::this_thread::sleep_for(milliseconds(20));
+  }
+}
+
 Status wait_durable(ClusterNodes& nodes, unsigned place, const std::string& name) {
   SHOAL_ASSIGN_OR_RETURN(
       CommandResult result,

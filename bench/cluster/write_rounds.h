@@ -10,6 +10,8 @@
 
 namespace shoal::bench {
 
+NodeChoice replicated();  // --ack replicated --replicas 2
+
 struct Saved {
   double stall = 0;    // seconds from open to the return of the last close
   double durable = 0;  // seconds from open until the origin has committed it
@@ -21,6 +23,8 @@ Result<Saved> save_and_wait(ClusterBench& bench, ClusterNodes& nodes, unsigned p
                             const std::string& name, uint64_t size, uint64_t seed);
 // `shoal sync --level durable` there, for a file that is closed.
 Status wait_durable(ClusterNodes& nodes, unsigned place, const std::string& name);
+// Until nothing waits for the origin on any node. kDeadlineExceeded says what still does.
+Status wait_drained(ClusterNodes& nodes, double seconds);
 // One writer on each node in `places`, all at the same moment. Seconds until the last close.
 Result<double> save_together(ClusterNodes& nodes, const std::vector<unsigned>& places,
                              const std::string& name, uint64_t size, uint64_t seed);

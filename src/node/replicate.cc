@@ -142,12 +142,9 @@ Task<Status> FileSystemImpl::replicate(WriteBack::Version version, Context conte
       record.crc = at == 0 ? crc : crc32c_combine(record.crc, crc, range.length);
     }
   }
-  uint64_t chunk_bytes = core_.options.replication.chunk_bytes;
-  if (!content) record_crcs(record.metadata, record.size, chunk_bytes, record.chunk_crcs);
-  if (content) {
-    std::vector<uint32_t> crcs(record.size > 0 ? 1 : 0, record.crc);
-    record_crcs(record.metadata, record.size, chunk_bytes, std::move(crcs));
-  }
+  std::vector<uint32_t> crcs(content && record.size > 0 ? 1 : 0, record.crc);
+  record_crcs(record.metadata, record.size, core_.options.replication.chunk_bytes,
+              content ? std::move(crcs) : record.chunk_crcs);
   SHOAL_CO_RETURN_IF_ERROR(co_await core_.replication->put_record(record, context));
   bool degraded = !content && version->replicated->copies() < record.replicas;
   if (degraded) {

@@ -12,8 +12,7 @@ namespace shoal {
 namespace {
 constexpr Duration kAvoid = std::chrono::seconds(5);
 constexpr Duration kAgain = std::chrono::milliseconds(100);
-// One chunk behind others on a slow link, or one sync of a busy disk. A holder that does not answer
-// is given up long before.
+// One chunk behind others on a slow link. A holder that does not answer is given up long before.
 constexpr Duration kSendLimit = std::chrono::minutes(10);
 constexpr size_t kSyncsParallel = 64;
 constexpr size_t kSpareOwners = 4;  // that a chunk may go to instead of its first owner

@@ -124,11 +124,11 @@ class Replication {
   // --- for the parts of this room ---
   // A request to a member, or to this node itself.
   Task<Result<std::string>> ask(NodeId node, Method method, std::string body, Context context);
-  // What a member holds of a version's replicas (`home`: their name); known, if it writes it.
   // For requests that may take long: ends with kUnavailable when the member is down or does not
   // answer pings.
   Task<Result<std::string>> ask_while_alive(NodeId node, Method method, std::string body,
                                             Context context);
+  // What a member holds of a version's replicas (`home`: their name); known, if it writes it.
   Task<Result<wire::ReplicaStateReply>> ask_state(NodeId node, std::string home, WriteName write,
                                                   Context context);
   bool usable(const NodeId& node) const;
