@@ -270,7 +270,11 @@ Task<Status> EtcdMapStore::watch(std::string token, Context context) {
     if (response->status == 200) co_return Status();  // it ended by itself: look again
     co_return fail(refusal(endpoints_[current_], *response));
   }
-  if (response.error().code() == Code::kDeadlineExceeded) co_return Status();
+  // The caller's deadline may be told a moment before it.
+  bool renewed = limited.deadline < context.deadline;
+  if (response.error().code() == Code::kDeadlineExceeded) {
+    co_return renewed ? Status() : Status(fail(std::move(response).error()));
+  }
   // The next watch asks another endpoint.
   current_ = (current_ + 1) % endpoints_.size();
   co_return fail(std::move(response).error());

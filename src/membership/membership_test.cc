@@ -1,6 +1,9 @@
 // A cluster that lives through what happens to clusters.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <ranges>
+
 #include "membership/cluster_test_support.h"
 
 namespace shoal {
@@ -349,6 +352,12 @@ TEST(Store, lost_permission_to_write_is_told_and_others_do_it) {
   EXPECT_EQ(cluster.count_lines("may not be written by this node"), told) << "once each";
   for (size_t i = 1; i < 4; ++i) cluster.node(i).store().read_only = false;
   EXPECT_TRUE(cluster.await(seconds(30), [&] { return cluster.agree(5, 4); }));
+  // Who was refused finds out by itself, although others made the change.
+  EXPECT_TRUE(cluster.await(seconds(60), [&] {
+    return std::ranges::all_of(std::views::iota(size_t{1}, size_t{5}),
+                               [&](size_t i) { return cluster.member(i).status().store_writable; });
+  }));
+  EXPECT_EQ(cluster.count_lines("may be written again"), told);
 }
 
 TEST(Store, a_deleted_map_is_written_again) {

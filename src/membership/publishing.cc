@@ -140,18 +140,35 @@ Task<void> MembershipImpl::look_now_and_then() {
   Backoff backoff(world_.random, std::chrono::seconds(1), options_.store_period);
   while (!cancel_.requested()) {
     Duration pause = between(options_.store_period / 2, options_.store_period);
-    if (store_reachable_) {
+    if (store_reachable_ && store_writable_) {
       backoff.reset();
     } else {
       pause = std::min(pause, backoff.next());
     }
     Context until = {now() + pause + kLoadLimit, &cancel_};
     if (!co_await sleep_for(world_.executor, pause, until)) co_return;
+    if (!store_writable_) co_await write_map_again();
     if (co_await is_store_unchanged()) continue;
     Result<std::optional<StoredMap>> stored = co_await look(own_context(kLoadLimit));
     bool lost = stored && (!*stored || (*stored)->map.version < map_->version);
     if (lost) co_await restore_map();
   }
+}
+
+// Whether a node that was refused may write again shows only when it writes; until then its status
+// would be a false alarm, and perhaps nobody is left who may write. The map stays as it is.
+Task<void> MembershipImpl::write_map_again() {
+  Result<Permit> turn = co_await publish_turn_.acquire(1, own_context(kLoadLimit));
+  if (!turn) co_return;
+  Result<Base> base = co_await base_for_change(true, own_context(kLoadLimit));
+  if (!base) co_return;
+  uint64_t version = base->map->version;
+  Result<std::string> token =
+      co_await store_.compare_and_swap(*base->map, base->token, own_context(kLoadLimit));
+  note_writable(token ? Status() : Status(fail(token.error())));
+  if (!token) co_return;
+  token_ = std::move(*token);
+  token_version_ = version;
 }
 
 // Somebody deleted the map, or put an old one back. Looked at twice: between a look and its answer

@@ -172,6 +172,7 @@ class MembershipImpl final : public Membership {
   void push_to_all();
   Task<void> push_maps();
   Task<Status> push_to(NodeId id);
+  Task<void> write_map_again();
   Task<void> restore_map();
   Task<void> fetch_map(NodeId peer);
   Task<Status> fetch_from(NodeId peer);
