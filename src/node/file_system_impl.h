@@ -140,7 +140,8 @@ class FileSystemImpl final : public FileSystem {
                                   Context context);
   Task<Status> rename_staged(Inode& source, std::string from, std::string to, Inode* target,
                              Context context);
-  Task<Status> save_renamed(WriteBack::Version version, StagedRecord record);
+  Task<Status> save_record(WriteBack::Version version, StagedRecord record);
+  Task<Status> expect_copy(Inode& source, Inode* target, Context context);
   Task<Status> rename_clean(Inode& source, std::string from, std::string to, Context context);
   Task<Status> rename_directory(Inode& source, Inode& to_directory, std::string to,
                                 Context context);

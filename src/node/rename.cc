@@ -39,8 +39,8 @@ Task<void> FileSystemImpl::rekey(std::string from, std::string etag, std::string
   }
 }
 
-// Makes the record, which has another name, that of a version that is durable already.
-Task<Status> FileSystemImpl::save_renamed(WriteBack::Version version, StagedRecord record) {
+// Makes the record that of a version which is durable already.
+Task<Status> FileSystemImpl::save_record(WriteBack::Version version, StagedRecord record) {
   if (!version->durable) co_return Status();
   if (version->small) {
     SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes,
@@ -83,10 +83,31 @@ Task<Status> FileSystemImpl::rename_staged(Inode& source, std::string from, std:
     version->add_ancestor(*target->staged);  // its upload may have been cut short
     record.metadata[kAncestorsName] = version->ancestors;
   }
-  SHOAL_CO_RETURN_IF_ERROR(co_await save_renamed(version, record));
+  SHOAL_CO_RETURN_IF_ERROR(co_await save_record(version, record));
   version->record = record;
   source.etag = record.base_etag;
   co_await replicate_renamed(version, context);
+  co_return Status();
+}
+
+// What is staged under the new name goes on if the rename fails, and the origin may have the copy
+// all the same: that is no other writer's.
+Task<Status> FileSystemImpl::expect_copy(Inode& source, Inode* target, Context context) {
+  if (target == nullptr) co_return Status();
+  auto permit = co_await target->lock.acquire(1, context);
+  if (!permit) co_return fail(std::move(permit).error());
+  WriteBack::Version version = target->staged;
+  if (version == nullptr) co_return Status();
+  FileAttributes& attributes = source.attributes;
+  if (attributes.write_id.empty()) {
+    attributes.write_id = WriteName{core_.world.random.id128(), 0}.text();
+  }
+  if (version->descends_from(attributes.write_id)) co_return Status();
+  version->add_ancestors(attributes.write_id.substr(0, attributes.write_id.find('.')));
+  StagedRecord record = version->record;
+  record.metadata[kAncestorsName] = version->ancestors;
+  SHOAL_CO_RETURN_IF_ERROR(co_await save_record(version, record));
+  version->record = std::move(record);
   co_return Status();
 }
 
@@ -139,6 +160,7 @@ Task<Status> FileSystemImpl::rename_file_locked(Inode& source, Inode& to_directo
   if (version != nullptr) {
     SHOAL_CO_RETURN_IF_ERROR(co_await rename_staged(source, from_path, to_path, target, context));
   } else {
+    SHOAL_CO_RETURN_IF_ERROR(co_await expect_copy(source, target, context));
     SHOAL_CO_RETURN_IF_ERROR(co_await rename_clean(source, from_path, to_path, context));
   }
   if (target != nullptr) {
@@ -251,7 +273,7 @@ Task<Status> FileSystemImpl::rename_directory_of(Inode& source, Inode& to_direct
     std::string from = version->record.object;
     StagedRecord record = version->record;
     record.object = renamed(from);
-    SHOAL_CO_RETURN_IF_ERROR(co_await save_renamed(version, record));
+    SHOAL_CO_RETURN_IF_ERROR(co_await save_record(version, record));
     version->record = std::move(record);
     write_back_.renamed(version, from);
     co_await replicate_renamed(version, context);

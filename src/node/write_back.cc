@@ -46,14 +46,17 @@ bool StagedVersion::descends_from(const std::string& id) const {
 }
 
 void StagedVersion::add_ancestor(const StagedVersion& before) {
+  tried = tried || before.tried;
+  add_ancestors(before.ancestors);
+  add_ancestors(before.record.write_id.to_hex());
+}
+
+void StagedVersion::add_ancestors(std::string_view ids) {
   constexpr size_t kAncestorBytes = 33;
   constexpr size_t kAncestorsMax = 8;  // older ones have long been replaced in the origin
-  tried = tried || before.tried;
-  for (const std::string& ids : {before.ancestors, before.record.write_id.to_hex()}) {
-    if (ids.empty()) continue;
-    if (!ancestors.empty()) ancestors += ' ';
-    ancestors += ids;
-  }
+  if (ids.empty()) return;
+  if (!ancestors.empty()) ancestors += ' ';
+  ancestors += ids;
   while (ancestors.size() > kAncestorBytes * kAncestorsMax) ancestors.erase(0, kAncestorBytes);
 }
 

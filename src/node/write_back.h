@@ -81,6 +81,7 @@ struct StagedVersion {
   // Whether `write_id` (text, as in metadata) names this version's earlier state or an ancestor.
   bool descends_from(const std::string& write_id) const;
   void add_ancestor(const StagedVersion& before);
+  void add_ancestors(std::string_view ids);
 };
 
 // In a staged record's metadata only; never sent to the origin.
