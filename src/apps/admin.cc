@@ -8,14 +8,14 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <charconv>
 #include <condition_variable>
 #include <list>
 #include <mutex>
 #include <thread>
 
-#include "apps/admin_protocol.h"
 #include "base/assert.h"
+#include "control/connection.h"
+#include "control/protocol.h"
 
 namespace shoal {
 namespace {
@@ -106,30 +106,6 @@ bool is_local_host_header(std::string_view host) {
     host = host.substr(0, bracket + 1);
   }
   return host == "localhost" || host == "127.0.0.1" || host == "[::1]" || host.empty();
-}
-
-struct HostPort {
-  std::string host;
-  int port = 0;
-};
-
-Result<HostPort> parse_host_port(const std::string& text) {
-  size_t colon = text.rfind(':');
-  HostPort out;
-  if (colon != std::string::npos) {
-    out.host = text.substr(0, colon);
-    const char* end = text.data() + text.size();
-    auto [stop, error] = std::from_chars(text.data() + colon + 1, end, out.port);
-    if (error == std::errc() && stop == end && out.port > 0 && out.port < 65536) {
-      if (out.host.size() > 2 && out.host.front() == '[') {
-        out.host = out.host.substr(1, out.host.size() - 2);
-      }
-      if (out.host.empty()) out.host = "0.0.0.0";
-      return out;
-    }
-  }
-  return fail(Code::kInvalidArgument,
-              fmt::format("\"{}\" is not ADDR:PORT; write it like 127.0.0.1:7071", text));
 }
 
 class Server final : public AdminServer {
@@ -322,31 +298,6 @@ class Server final : public AdminServer {
   std::thread port_thread_;
 };
 
-Result<httplib::Client> connect(const AdminAddress& address) {
-  HostPort target{address.socket, 80};
-  if (address.socket.empty()) {
-    SHOAL_ASSIGN_OR_RETURN(target, parse_host_port(address.http));
-  }
-  httplib::Client client(target.host, target.port);
-  if (!address.socket.empty()) {
-    client.set_address_family(AF_UNIX);
-    client.set_default_headers({{"Host", "localhost"}});
-  }
-  client.set_connection_timeout(5);
-  client.set_read_timeout(60);
-  return client;
-}
-
-std::string name_of(const AdminAddress& address) {
-  return address.socket.empty() ? address.http : address.socket;
-}
-
-Error no_answer(const AdminAddress& address, httplib::Error error) {
-  return Error(Code::kUnavailable,
-               fmt::format("the node at {} does not answer ({}); is it running?", name_of(address),
-                           httplib::to_string(error)));
-}
-
 }  // namespace
 
 Result<std::unique_ptr<AdminServer>> AdminServer::bind(AdminOptions options,
@@ -363,69 +314,9 @@ Result<std::unique_ptr<AdminServer>> AdminServer::start(AdminOptions options, No
   return server;
 }
 
-Result<std::string> AdminClient::get(const std::string& path) {
-  SHOAL_ASSIGN_OR_RETURN(httplib::Client client, connect(address_));
-  auto answer = client.Get(path.c_str());
-  if (!answer) return fail(no_answer(address_, answer.error()));
-  if (answer->status != 200) {
-    auto event = decode_event(answer->body);
-    if (event && std::holds_alternative<JobEnded>(*event)) {
-      Status& outcome = std::get<JobEnded>(*event).outcome;
-      if (!outcome) return fail(std::move(outcome).error());
-    }
-    return fail(Code::kUnavailable, fmt::format("the node at {} answered {} to {}",
-                                                name_of(address_), answer->status, path));
-  }
-  return answer->body;
-}
-
-Result<NodeReport> AdminClient::status() {
-  SHOAL_ASSIGN_OR_RETURN(std::string text, get("/status.json"));
+Result<NodeReport> node_status(const AdminClient& client) {
+  SHOAL_ASSIGN_OR_RETURN(std::string text, client.get("/status.json"));
   return parse_status_json(text);
-}
-
-Status AdminClient::run(const JobRequest& job, bool detach,
-                        const std::function<bool(const JobProgress&)>& on_progress,
-                        JobProgress& last) {
-  SHOAL_ASSIGN_OR_RETURN(httplib::Client client, connect(address_));
-  std::string pending;
-  std::optional<Status> outcome;
-  httplib::Request request;
-  request.method = "POST";
-  request.path = fmt::format("/v1/{}", job_name(job.kind));
-  request.body = encode_job_request(job, detach);
-  request.set_header("Content-Type", "application/json");
-  if (address_.socket.empty()) request.set_header("Authorization", "Bearer " + address_.token);
-  request.content_receiver = [&](const char* data, size_t size, uint64_t, uint64_t) {
-    if (pending.size() + size > kBodyBytesMax) return false;
-    pending.append(data, size);
-    size_t end = 0;
-    while ((end = pending.find('\n')) != std::string::npos) {
-      auto event = decode_event(std::string_view(pending).substr(0, end));
-      pending.erase(0, end + 1);
-      if (!event) {
-        outcome = fail(std::move(event).error());
-        return false;
-      }
-      if (auto* ended = std::get_if<JobEnded>(&*event)) {
-        outcome = std::move(ended->outcome);
-      } else if (std::holds_alternative<JobStarted>(*event)) {
-        outcome = Status{};
-      } else {
-        last = std::get<JobProgress>(*event);
-        if (on_progress && !on_progress(last)) {
-          outcome = fail(Code::kCancelled, "cancelled");
-          return false;
-        }
-      }
-    }
-    return true;
-  };
-  auto answer = client.send(request);
-  if (outcome) return *outcome;
-  if (!answer) return fail(no_answer(address_, answer.error()));
-  return fail(Code::kUnavailable, fmt::format("the node at {} went away before the end (status {})",
-                                              name_of(address_), answer->status));
 }
 
 }  // namespace shoal

@@ -10,14 +10,13 @@
 // Threads: one per listener, and workers that come with requests and go when idle, at most 16.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "apps/node_control.h"
 #include "base/error.h"
+#include "control/admin_client.h"
 #include "observe/metrics.h"
 
 namespace shoal {
@@ -46,27 +45,8 @@ class AdminServer {
   virtual const std::string& http_address() const = 0;
 };
 
-// Where a client finds a node: the socket if it is set, else the port.
-struct AdminAddress {
-  std::string socket;
-  std::string http;   // "host:port"
-  std::string token;  // for changes through the port
-};
-
-class AdminClient {
- public:
-  explicit AdminClient(AdminAddress address) : address_(std::move(address)) {}
-
-  Result<NodeReport> status();
-  Result<std::string> get(const std::string& path);
-  // Runs a job to its end. `on_progress` hears of it about five times a second and answers whether
-  // to go on. With `detach` returns when the job has begun.
-  Status run(const JobRequest& request, bool detach,
-             const std::function<bool(const JobProgress&)>& on_progress, JobProgress& last);
-
- private:
-  AdminAddress address_;
-};
+// What the node says about itself.
+Result<NodeReport> node_status(const AdminClient& client);
 
 // The web page.
 std::string_view admin_page();

@@ -9,8 +9,8 @@
 
 #include <filesystem>
 
-#include "apps/admin_protocol.h"
 #include "apps/runtime.h"
+#include "control/protocol.h"
 
 namespace shoal {
 namespace {
@@ -83,7 +83,7 @@ class AdminTest : public testing::Test {
 TEST_F(AdminTest, serves_status_metrics_health_and_page_on_both) {
   start();
   for (AdminClient client : {through_socket(), through_port("")}) {
-    auto report = client.status();
+    auto report = node_status(client);
     ASSERT_TRUE(report) << report.error().message();
     EXPECT_EQ(report->name, "fake");
     EXPECT_EQ(report->origin_io.bytes_read, 4096u);
@@ -189,24 +189,6 @@ TEST_F(AdminTest, pages_of_other_hosts_get_nothing) {
   EXPECT_EQ(answer.substr(9, 3), "403");
 }
 
-TEST(AdminProtocol, refuses_bad_bodies) {
-  for (const char* body :
-       {"", "[]", "{}", "{\"paths\":[]}", "{\"paths\":\"a\"}", "{\"paths\":[1]}",
-        "{\"paths\":[\"/a\"]}", "{\"paths\":[\"a\"],\"level\":\"x\"}",
-        "{\"paths\":[\"a\"],\"timeout_ms\":-1}", "\xff\xfe", "{\"paths\":[\"a\\u0000b\"]}"}) {
-    EXPECT_FALSE(decode_job_request(JobKind::kSync, body)) << body;
-  }
-  auto job = decode_job_request(JobKind::kWarm, R"({"paths":["a/b/"],"detach":true})");
-  ASSERT_TRUE(job);
-  EXPECT_EQ(job->request.paths[0], "a/b");
-  EXPECT_TRUE(job->detach);
-  // Names need not be text.
-  job = decode_job_request(
-      JobKind::kWarm, encode_job_request({JobKind::kWarm, {"a%\xff/b"}, "durable", {}}, false));
-  ASSERT_TRUE(job);
-  EXPECT_EQ(job->request.paths[0], "a%\xff/b");
-}
-
 TEST(Status, json_has_the_promised_keys) {
   NodeReport report;
   report.name = "n1";
@@ -239,24 +221,6 @@ TEST(Status, what_others_sum_up_has_the_keys_but_not_the_members) {
   EXPECT_TRUE(read->members.empty());
 }
 
-TEST(Runtime, finds_the_innermost_mount) {
-  RunningNode outer;
-  outer.mountpoint = "/mnt/a";
-  RunningNode inner;
-  inner.mountpoint = "/mnt/a/b";
-  std::vector<RunningNode> nodes = {outer, inner};
-  EXPECT_EQ(node_of_path(nodes, "/mnt/a/b/c")->mountpoint, "/mnt/a/b");
-  EXPECT_EQ(node_of_path(nodes, "/mnt/a/bc")->mountpoint, "/mnt/a");
-  EXPECT_EQ(node_of_path(nodes, "/mnt/a")->mountpoint, "/mnt/a");
-  auto missing = node_of_path(nodes, "/mnt/ab");
-  ASSERT_FALSE(missing);
-  EXPECT_NE(missing.error().message().find("/mnt/a/b"), std::string::npos);
-  EXPECT_EQ(object_of_path(outer, "/mnt/a"), "");
-  EXPECT_EQ(object_of_path(outer, "/mnt/a/x/y"), "x/y");
-  EXPECT_EQ(only_node(nodes).error().code(), Code::kConflict);
-  EXPECT_EQ(only_node({}).error().code(), Code::kNotFound);
-}
-
 TEST(Runtime, publishes_withdraws_and_forgets_the_dead) {
   char name[] = "/tmp/shoal_runtime_XXXXXX";
   ASSERT_NE(mkdtemp(name), nullptr);
@@ -275,6 +239,7 @@ TEST(Runtime, publishes_withdraws_and_forgets_the_dead) {
   --node.started;  // another process with the same number
   ASSERT_TRUE(publish_node(dir, "dead", node));
   ASSERT_TRUE(write_private_file(dir + "/odd.json", "{"));
+  forget_dead_nodes(dir);
   auto nodes = running_nodes(dir);
   ASSERT_EQ(nodes.size(), 1u);
   EXPECT_EQ(nodes[0].mountpoint, "/mnt/x");

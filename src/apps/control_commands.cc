@@ -36,6 +36,7 @@ Result<AdminAddress> address_at(const std::vector<RunningNode>& nodes, const std
 
 Result<std::vector<RunningNode>> all_nodes() {
   SHOAL_ASSIGN_OR_RETURN(std::string dir, runtime_dir());
+  forget_dead_nodes(dir);
   return running_nodes(dir);
 }
 

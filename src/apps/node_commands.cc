@@ -81,6 +81,7 @@ bool wait_for_end(int64_t pid, int timeout_ms) {
 int run_unmount(const std::string& typed, bool lazy) {
   auto dir = runtime_dir();
   if (!dir) return fail_with(dir.error());
+  forget_dead_nodes(*dir);
   auto nodes = running_nodes(*dir);
   std::string path = absolute_path(typed);
   const RunningNode* node = nullptr;
@@ -93,7 +94,7 @@ int run_unmount(const std::string& typed, bool lazy) {
   uint64_t dirty_objects = 0;
   uint64_t dirty_bytes = 0;
   if (node != nullptr) {
-    auto report = AdminClient({node->socket, node->http, node->token}).status();
+    auto report = node_status(AdminClient({node->socket, node->http, node->token}));
     if (report) {
       dirty_objects = report->dirty.objects;
       dirty_bytes = report->dirty.bytes;

@@ -440,6 +440,7 @@ class ImpatientWatch {
 
 Status check_mountpoint(const std::string& mountpoint) {
   SHOAL_ASSIGN_OR_RETURN(std::string dir, runtime_dir());
+  forget_dead_nodes(dir);
   for (const RunningNode& node : running_nodes(dir)) {
     if (node.mountpoint != mountpoint) continue;
     return fail(Code::kBusy, fmt::format("{} is on {} already (pid {}); first shoal unmount {}",

@@ -1,35 +1,17 @@
-// The nodes that run on this machine: one small file each (mode 0600) in a private directory, so
-// that `shoal status /mnt/x` finds the daemon that serves /mnt/x.
+// What a node leaves for others on its machine to find: its file in the private directory
+// (control/running_node.h), under a name of its own.
 #pragma once
 
-#include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "base/error.h"
+#include "control/running_node.h"
 
 namespace shoal {
 
-struct RunningNode {
-  int64_t pid = 0;
-  int64_t started = 0;     // process_start(pid): numbers of processes are used again
-  std::string mountpoint;  // absolute; empty for `shoal serve`
-  std::string origin;      // without secrets
-  std::string cache_dir;
-  std::string http;    // "127.0.0.1:7071", empty when off
-  std::string socket;  // path of the admin socket
-  std::string token;   // lets changes in through the http port
-  std::string log_file;
-};
-
-// The private directory: $XDG_RUNTIME_DIR/shoal or /run/shoal (root), else /tmp/shoal-<uid>. Made
-// with mode 0700; fails if somebody else owns it.
+// The private directory. Made with mode 0700; fails if somebody else owns it.
 Result<std::string> runtime_dir();
-
-// When the process began, in ticks since boot; nothing if it does not live (any more).
-std::optional<int64_t> process_start(int64_t pid);
 
 // A name for this node's files in the runtime directory: a hash of mountpoint or cache directory.
 std::string runtime_key(const std::string& mountpoint_or_cache_dir);
@@ -38,33 +20,12 @@ std::string runtime_key(const std::string& mountpoint_or_cache_dir);
 Status publish_node(const std::string& dir, const std::string& key, const RunningNode& node);
 void withdraw_node(const std::string& dir, const std::string& key);
 
-// Every published node whose process lives; files of dead ones are removed.
-std::vector<RunningNode> running_nodes(const std::string& dir);
-
-// The node whose mount holds `path` (absolute), the innermost one. kNotFound with a next step.
-Result<RunningNode> node_of_path(const std::vector<RunningNode>& nodes, const std::string& path);
-// The only node that runs; kNotFound when there is none, kConflict naming them when several.
-Result<RunningNode> only_node(const std::vector<RunningNode>& nodes);
-
-// The part of `path` below the mountpoint: the object name, "" for the mountpoint itself.
-std::string object_of_path(const RunningNode& node, const std::string& path);
-
-// Absolute and without a slash at the end, as written: touches no file.
-std::string absolute_path(const std::string& path);
-// The same with links resolved as far as it exists.
-std::string resolved_path(const std::string& path);
-// node_of_path for what a user typed: first as written, because looking into a mount that hangs
-// would hang too, then with links resolved. Also answers the path that matched.
-struct FoundNode {
-  RunningNode node;
-  std::string path;
-};
-Result<FoundNode> find_node(const std::vector<RunningNode>& nodes, const std::string& typed);
+// Removes what nodes left that are dead.
+void forget_dead_nodes(const std::string& dir);
 
 // 32 random bytes in hex, from the kernel.
 Result<std::string> random_token();
 // Replaces the file, mode 0600.
 Status write_private_file(const std::string& path, std::string_view content);
-Result<std::string> read_small_file(const std::string& path);
 
 }  // namespace shoal

@@ -5,7 +5,8 @@
 #include <string_view>
 #include <variant>
 
-#include "apps/node_control.h"
+#include "base/error.h"
+#include "control/job.h"
 
 namespace shoal {
 

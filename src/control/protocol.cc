@@ -1,4 +1,4 @@
-#include "apps/admin_protocol.h"
+#include "control/protocol.h"
 
 #include <fmt/format.h>
 
