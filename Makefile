@@ -5,7 +5,7 @@ JOBS ?= $(shell nproc)
 TEST_JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build test demo format lint asan tsan fuzz bench cluster-100 simulate clean
+.PHONY: help deps build install test demo format lint asan tsan fuzz bench cluster-100 simulate clean
 
 help:  ## List these targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -13,10 +13,15 @@ help:  ## List these targets
 deps:  ## Install the Debian 12 packages that are missing (as root or with sudo)
 	@tools/install-deps.sh
 
-build: deps  ## Build build/release/shoal
+build: deps  ## Build build/release/shoal and libshoal.so
 	@cmake --preset release >/dev/null
-	@ninja -C $(BUILD) -j $(JOBS) shoal
-	@echo "built $(BUILD)/shoal"
+	@ninja -C $(BUILD) -j $(JOBS) shoal libshoal
+	@echo "built $(BUILD)/shoal and $(BUILD)/libshoal.so"
+
+install: build  ## Install the program, libshoal and its headers (PREFIX=/usr/local, DESTDIR=)
+	@cmake --install $(BUILD) --component program --prefix $(or $(PREFIX),/usr/local)
+	@cmake --install $(BUILD) --component library --prefix $(or $(PREFIX),/usr/local)
+	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then ldconfig; fi
 
 test: deps  ## Build everything and run every test
 	@tools/install-conformance.sh

@@ -7,9 +7,10 @@ if ! command -v clang-format-19 >/dev/null; then
   exit 77
 fi
 if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then
-  list=(git ls-files -z --cached --others --exclude-standard -- '*.cc' '*.h')
+  list=(git ls-files -z --cached --others --exclude-standard -- '*.cc' '*.h' '*.c' '*.hpp')
 else
-  list=(find src bench tests cmake include python -name '*.cc' -print0 -o -name '*.h' -print0)
+  list=(find src bench tests cmake include examples '(' -name '*.cc' -o -name '*.h' -o -name '*.c' -o -name '*.hpp' ')'
+    -print0)
 fi
 if [[ ${1:-} == --fix ]]; then
   "${list[@]}" | xargs -0 -r -n 50 -P 2 clang-format-19 -i
