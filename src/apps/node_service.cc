@@ -246,7 +246,9 @@ Task<Status> NodeService::sync(std::shared_ptr<Flow> flow, std::string path, Con
   AckLevel level = flow->request.level == "replicated" ? AckLevel::kReplicated : AckLevel::kDurable;
   uint64_t bytes_first = 0;
   uint64_t objects_first = 0;
-  auto progress = [flow, &bytes_first, &objects_first](const SyncProgress& left) {
+  uint64_t retries_first = origin_metrics_.retries.value();
+  auto progress = [this, flow, &bytes_first, &objects_first,
+                   retries_first](const SyncProgress& left) {
     bytes_first = std::max(bytes_first, left.bytes_left);
     objects_first = std::max(objects_first, left.objects_left);
     JobProgress now = flow->done;
@@ -254,8 +256,13 @@ Task<Status> NodeService::sync(std::shared_ptr<Flow> flow, std::string path, Con
     now.bytes_done += bytes_first - left.bytes_left;
     now.objects_total += objects_first;
     now.objects_done += objects_first - left.objects_left;
-    now.failures = left.last_error.empty() ? 0 : 1;
     now.last_error = left.last_error;
+    // A request is tried for a minute before its upload knows that it failed.
+    uint64_t retries = origin_metrics_.retries.value() - retries_first;
+    if (now.last_error.empty() && left.objects_left > 0 && retries > 0) {
+      now.last_error = fmt::format("the origin is unwell: {} requests were tried again", retries);
+    }
+    now.failures = now.last_error.empty() ? 0 : 1;
     flow->job->report(std::move(now));
   };
   SHOAL_CO_RETURN_IF_ERROR(co_await node_.sync(path, level, progress, context));

@@ -258,16 +258,13 @@ class Python(LibraryTest):
         self.assertEqual(caught.exception.progress.bytes_left, 300_000)
         self.assertEqual(caught.exception.progress.objects_left, 1)
         self.assertIn("1 file (293 KiB) at or below", str(caught.exception))
-        eventually(lambda: "last error" in self.failing_sync(), "a sync that knows why")
+        # The reason is told while it waits.
+        with self.assertRaises(self.shoal.Cancelled) as caught:
+            self.shoal.sync(self.path("run"), timeout=60, progress=lambda now: not now.last_error)
+        self.assertIn("origin", caught.exception.progress.last_error)
+        self.assertGreater(caught.exception.progress.failures, 0)
         stub.faults()
         self.assertEqual(self.shoal.sync(self.path("run"), timeout=60).objects_left, 0)
-
-    def failing_sync(self):
-        try:
-            self.shoal.sync(self.path("run"), timeout=0.3)
-        except TimeoutError as error:
-            return str(error)
-        return "last error: none, it is done"
 
     def test_cancelling(self):
         self.start_stuck()
