@@ -168,7 +168,7 @@ def _text(raw: Optional[bytes]) -> str:
 
 
 def _progress_of(raw: _library.RawProgress) -> Progress:
-    values = {name: getattr(raw, name) for name, _ in raw._fields_}
+    values = {name: getattr(raw, name) for name in _library.PROGRESS_NAMES}
     values["stage"], values["last_error"] = _text(raw.stage), _text(raw.last_error)
     return Progress(**values)
 
@@ -209,8 +209,9 @@ class _Call:
     def __init__(self, function: Any, client: Optional[ctypes.c_void_p], path: Path, options: Any):
         self._function, self._client, self._options = function, client, options
         self._path, self._name = path, _bytes_of(path)
+        self.last = Progress()
 
-    def run(self, hear: Callable[[Progress], bool]) -> Progress:
+    def run(self, hear: Callable[[Progress], bool]) -> None:
         """`hear` answers whether to go on. Raises Error."""
         raised: list[BaseException] = []
 
@@ -225,15 +226,14 @@ class _Call:
         code = self._function(self._client, self._name, ctypes.byref(self._options))
         if raised:
             raise raised[0]
-        last = _progress_of(_lib.shoal_last_progress().contents)
-        _check(code, self._path, last)
-        return last
+        self.last = _progress_of(_lib.shoal_last_progress().contents)
+        _check(code, self._path, self.last)
 
 
 def _interruptible(call: _Call, on_progress: Callable[[Progress], bool]) -> Progress:
     """Runs the call in another thread. In this one, the main one, Ctrl-C would be raised in the first
     instruction of the progress function, where nothing can catch it."""
-    told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    told: queue.SimpleQueue[Union[Progress, BaseException, None]] = queue.SimpleQueue()
     stop = threading.Event()
 
     def hear(progress: Progress) -> bool:
@@ -242,9 +242,10 @@ def _interruptible(call: _Call, on_progress: Callable[[Progress], bool]) -> Prog
 
     def work() -> None:
         try:
-            told.put((call.run(hear), None))
+            call.run(hear)
+            told.put(None)
         except BaseException as error:  # pylint: disable=broad-except
-            told.put((None, error))
+            told.put(error)
 
     thread = threading.Thread(target=work, name="shoal", daemon=True)
     try:
@@ -260,10 +261,9 @@ def _interruptible(call: _Call, on_progress: Callable[[Progress], bool]) -> Prog
         thread.join()
         raise
     thread.join()
-    last, error = item
-    if error is not None:
-        raise error
-    return last
+    if isinstance(item, BaseException):
+        raise item
+    return call.last
 
 
 def _run(function: Any, client: Optional[ctypes.c_void_p], path: Path, options: Any,
@@ -280,4 +280,5 @@ def _run(function: Any, client: Optional[ctypes.c_void_p], path: Path, options: 
     if threading.current_thread() is threading.main_thread():
         with contextlib.suppress(_NoThread):
             return _interruptible(call, on_progress)
-    return call.run(on_progress)
+    call.run(on_progress)
+    return call.last

@@ -10,10 +10,13 @@ NO_TIMEOUT = -1
 TIMEOUT_MS_MAX = 365 * 86400 * 1000
 
 
+COUNTS = ("bytes_total", "bytes_done", "bytes_left", "objects_total", "objects_done",
+          "objects_left", "failures")
+PROGRESS_NAMES = (*COUNTS, "seconds", "bytes_per_second", "stage", "last_error")
+
+
 class RawProgress(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint64) for name in
-                ("bytes_total", "bytes_done", "bytes_left", "objects_total", "objects_done",
-                 "objects_left", "failures")]
+    _fields_ = [(name, ctypes.c_uint64) for name in COUNTS]
     _fields_ += [("seconds", ctypes.c_double), ("bytes_per_second", ctypes.c_double),
                  ("stage", ctypes.c_char_p), ("last_error", ctypes.c_char_p)]
 

@@ -82,7 +82,7 @@ class AdminTest : public testing::Test {
 
 TEST_F(AdminTest, serves_status_metrics_health_and_page_on_both) {
   start();
-  for (AdminClient client : {through_socket(), through_port("")}) {
+  for (const AdminClient& client : {through_socket(), through_port("")}) {
     auto report = node_status(client);
     ASSERT_TRUE(report) << report.error().message();
     EXPECT_EQ(report->name, "fake");
