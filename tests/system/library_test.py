@@ -27,12 +27,12 @@ def run(*command, **options):
 class Installed:
     """`cmake --install` once, and the examples built with pkg-config."""
 
-    prefix = None
+    prefix = os.path.join(BUILD, "installed-library")
+    ready = False
 
     @classmethod
     def get(cls):
-        if cls.prefix is None:
-            cls.prefix = os.path.join(BUILD, "installed-library")
+        if not cls.ready:
             shutil.rmtree(cls.prefix, ignore_errors=True)
             cls.must("cmake", "--install", BUILD, "--component", "library", "--prefix", cls.prefix)
             cls.libdir = cls.pkg_config("--variable=libdir")[0]
@@ -40,10 +40,12 @@ class Installed:
             flags = [f"-fsanitize={SANITIZE}"] if SANITIZE else []
             cc, cxx = ("clang-19", "clang++-19") if SANITIZE else ("cc", "c++")
             used = [*cls.pkg_config("--cflags", "--libs"), f"-Wl,-rpath,{cls.libdir}"]
-            cls.c = cls.build([cc, "-std=c11", *warnings, *flags], "checkpoint.c", used)
+            runtime = ["-fsanitize-link-c++-runtime", "-lstdc++"] if SANITIZE else []
+            cls.c = cls.build([cc, "-std=c11", *warnings, *flags], "checkpoint.c", used + runtime)
             cls.cxx = cls.build([cxx, "-std=c++17", *warnings, *flags], "wait.cc", used)
             if not SANITIZE:
                 cls.build(["clang++-19", "-std=c++20", *warnings], "wait.cc", used)
+            cls.ready = True
         return cls
 
     @classmethod
