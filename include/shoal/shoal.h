@@ -133,8 +133,8 @@ typedef struct shoal_client shoal_client;
 /*
  * Finds the daemon of the mount in which `path` lies, which need not exist and may be relative or
  * lead there by links. On success the caller owns *client and gives it to shoal_client_close();
- * otherwise it is null. Errors: SHOAL_NOT_MOUNTED, SHOAL_DENIED (the runtime
- * directory is not private).
+ * otherwise it is null. Errors: SHOAL_NOT_MOUNTED, SHOAL_UNAVAILABLE (the daemon has died),
+ * SHOAL_DENIED (the mount is another user's, or the runtime directory is not private).
  */
 int shoal_client_open(const char* path, shoal_client** client);
 

@@ -26,6 +26,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kTimeoutMsMax = int64_t{365} * 86400 * 1000;
+constexpr const char* kStateName = "user.shoal.state";
 constexpr uint32_t kKeepLastMax = 999'999;
 
 // Progress as the caller sees it; `view` points into `job`.
@@ -117,6 +118,9 @@ struct Failure {
 };
 Failure failure_of(const Error& error) { return {error_of(error.code()), error.message()}; }
 Failure invalid(std::string message) { return {SHOAL_INVALID, std::move(message)}; }
+Failure died(const std::string& path) {
+  return {SHOAL_UNAVAILABLE, "the daemon of " + path + " has died; mount it again"};
+}
 using Outcome = std::expected<void, Failure>;
 
 // Runs `deed` and keeps what went wrong for the thread. The only way out of here.
@@ -152,9 +156,15 @@ std::expected<FoundNode, Failure> find_in(const std::vector<RunningNode>& nodes,
   if (path == nullptr || *path == '\0') return std::unexpected(invalid("the path is empty"));
   auto found = find_node(nodes, path);
   if (found) return std::move(*found);
-  Failure failure = failure_of(found.error());
-  if (found.error().code() == Code::kNotFound) failure.error = SHOAL_NOT_MOUNTED;
-  return std::unexpected(std::move(failure));
+  if (found.error().code() != Code::kNotFound) return std::unexpected(failure_of(found.error()));
+  // No daemon of ours serves it; the mount itself says whether there is one.
+  if (getxattr(path, kStateName, nullptr, 0) >= 0) {
+    return std::unexpected(Failure{SHOAL_DENIED, std::string(path) +
+                                                     " is in a Shoal mount of another user; only "
+                                                     "the daemon's own user may ask it"});
+  }
+  if (errno == ENOTCONN) return std::unexpected(died(path));
+  return std::unexpected(Failure{SHOAL_NOT_MOUNTED, found.error().message()});
 }
 
 // The node for `path`, and the path as this process sees it (a name, if there is no mount).
@@ -281,16 +291,13 @@ Outcome level_of(const char* path, int* level) {
     return std::unexpected(
         Failure{SHOAL_IS_DIRECTORY, name + " is a directory; only files have a level"});
   }
-  if (size == 0) size = getxattr(path, "user.shoal.state", value, sizeof value - 1);
+  if (size == 0) size = getxattr(path, kStateName, value, sizeof value - 1);
   if (size < 0) {
     int reason = errno;
     if (reason == ENODATA || reason == EOPNOTSUPP || reason == ERANGE) {
       return std::unexpected(Failure{SHOAL_NOT_MOUNTED, name + " is not in a Shoal mount"});
     }
-    if (reason == ENOTCONN) {
-      return std::unexpected(
-          Failure{SHOAL_UNAVAILABLE, "the daemon of " + name + " has died; mount it again"});
-    }
+    if (reason == ENOTCONN) return std::unexpected(died(name));
     return std::unexpected(failure_of(error_from_errno(reason, name)));
   }
   std::string_view state(value, static_cast<size_t>(size));
