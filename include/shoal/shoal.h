@@ -50,7 +50,7 @@ enum shoal_error {
   SHOAL_TIMED_OUT = ETIMEDOUT,   /* the timeout came first; shoal_last_progress(): what is left */
   SHOAL_CANCELLED = ECANCELED,   /* the progress function said so */
   SHOAL_UNAVAILABLE = ENOTCONN,  /* the daemon is not there, died meanwhile, or is silent */
-  SHOAL_BUSY = EBUSY,            /* a limit is reached (8 calls at a time); try later */
+  SHOAL_BUSY = EBUSY,            /* a limit is reached (32 calls at a time); try later */
   SHOAL_DENIED = EACCES,         /* not allowed, here or in the origin */
   SHOAL_STALE = ESTALE,          /* somebody else changed it meanwhile */
   SHOAL_EXISTS = EEXIST,         /* it is there already */

@@ -22,7 +22,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr size_t kWorkersMax = 16;
+constexpr size_t kWorkersMax = 48;  // more than jobs, each of which has one
 constexpr size_t kWaitingMax = 64;
 constexpr auto kWorkerIdle = std::chrono::seconds(5);
 constexpr auto kProgressPause = milliseconds(200);

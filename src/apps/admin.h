@@ -7,7 +7,7 @@
 // {"event":"failed","code":..,"message":..}. Its asker going away cancels the job, unless it asked
 // with "detach": true, which answers {"event":"started"} at once.
 //
-// Threads: one per listener, and workers that come with requests and go when idle, at most 16.
+// Threads: one per listener, and workers that come with requests and go when idle, at most 48.
 #pragma once
 
 #include <memory>

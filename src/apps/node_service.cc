@@ -10,7 +10,7 @@
 namespace shoal {
 namespace {
 
-constexpr uint64_t kJobsMax = 8;
+constexpr uint64_t kJobsMax = 32;  // every rank of a machine may wait for its own files
 constexpr auto kOthersLimit = std::chrono::seconds(2);
 constexpr auto kTrimPause = std::chrono::seconds(5);
 constexpr int kTrimAfter = 2;

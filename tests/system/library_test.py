@@ -310,14 +310,39 @@ class Python(LibraryTest):
         thread.start()
         thread.join(30)
         self.assertEqual(len(caught), 1)
-        # The daemon's jobs have ended: eight more than it runs at a time.
-        for _ in range(9):
-            eventually(lambda: self.is_cancelled_not_busy(), "the jobs to end")
+        # The daemon's jobs end with their askers: more of them than it runs at a time.
+        for _ in range(40):
+            eventually(self.is_cancelled_not_busy, "the jobs to end")
 
     def is_cancelled_not_busy(self):
         with self.assertRaises(self.shoal.Error) as caught:
             self.shoal.sync(self.path("run"), progress=lambda _: False)
         return isinstance(caught.exception, self.shoal.Cancelled)
+
+    def test_all_ranks_wait_at_once(self):
+        stub = self.start_stuck()
+        waiting = threading.Barrier(25, timeout=60)
+        ended = []
+
+        def rank():
+            heard = []
+
+            def progress(_):
+                if not heard:
+                    waiting.wait()
+                heard.append(1)
+
+            ended.append(self.shoal.sync(self.path("run"), timeout=120, progress=progress))
+
+        ranks = [threading.Thread(target=rank) for _ in range(24)]
+        for thread in ranks:
+            thread.start()
+        waiting.wait()  # all 24 are at work
+        self.daemon.status()  # and others are still heard
+        stub.faults()
+        for thread in ranks:
+            thread.join(120)
+        self.assertEqual([last.bytes_left for last in ended], [0] * 24)
 
     def test_control_c(self):
         self.start_stuck()
