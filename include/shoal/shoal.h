@@ -177,7 +177,8 @@ int shoal_publish(const shoal_client* client, const char* directory,
 
 /*
  * How safe a file is right now, into *level (enum shoal_level). At least that safe: while a file is
- * being uploaded it may be told as SHOAL_LOCAL though it is replicated. Asks the kernel, not the
+ * being uploaded it may be told as SHOAL_LOCAL though it is replicated, and in a cluster the news
+ * may lag behind by a moment, or --attr-ttl on other nodes. Asks the kernel, not the
  * daemon's socket, so any user who may read the file can call it. Errors: SHOAL_NOT_FOUND,
  * SHOAL_NOT_MOUNTED, SHOAL_IS_DIRECTORY, SHOAL_DENIED, SHOAL_UNAVAILABLE (the mount is dead).
  */

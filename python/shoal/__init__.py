@@ -132,7 +132,7 @@ def publish(directory: Path, latest: str = "latest", keep_last: int = 0,
 
 def file_level(path: Path) -> Level:
     """How safe a file is right now, at least: while it is being uploaded it may be told as LOCAL
-    though it is replicated."""
+    though it is replicated, and in a cluster the news may lag behind by a moment."""
     level = ctypes.c_int()
     _check(_lib.shoal_file_level(_bytes_of(path), ctypes.byref(level)), path)
     return Level(level.value)

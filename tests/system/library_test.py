@@ -421,7 +421,10 @@ class Cluster(NodesTest):
         self.assertGreater(caught.exception.progress.bytes_left, 0)
         stub.faults()
         shoal.sync(self.path_at(a, "run"), timeout=60)
-        self.assertEqual(shoal.file_level(self.path_at(a, "run/s/x")), shoal.Level.DURABLE)
+        # Other nodes may still show what they knew of the file.
+        for node in self.nodes:
+            eventually(lambda node=node: shoal.file_level(self.path_at(node, "run/s/x")) ==
+                       shoal.Level.DURABLE, "the level to be seen")
 
 
 if __name__ == "__main__":
