@@ -260,7 +260,7 @@ std::span<const Scenario> simulate_scenarios() {
        "uploader "
        "per node [nodes 8, size=105GB writers=all replicas=2 nic=100Gbit nvme=5GB nvme-read=10GB "
        "blob-in=60Gbit blob-connection=60MB blob-connections=64 upload-blocks=16 blob-latency=15ms "
-       "latency=50us interval=30min losses=8 chunks=48 or more of each file]",
+       "latency=50us interval=30min losses=8 chunks=36 or more of each file]",
        run_fan_out_write}};
   return kScenarios;
 }

@@ -20,11 +20,9 @@ using Json = nlohmann::ordered_json;
 using RealClock = std::chrono::steady_clock;
 
 // A node by itself moves the same bytes whatever its neighbours do, so that few chunks show the
-// same time. They must be small enough for the account to give one to each node within the time-out
-// of a request, which is a real one.
-constexpr uint64_t kAloneChunksMin = 128;
+// same time.
+constexpr uint64_t kAloneChunks = 64;
 constexpr uint64_t kAloneAhead = 4;
-constexpr double kAloneChunkSeconds = 15;
 constexpr double kGiga = 1e9;
 
 double seconds_of(Duration duration) { return to_seconds(duration); }
@@ -94,9 +92,7 @@ double cluster_ceiling(const ForecastOptions& options) {
 }
 
 ForecastOptions options_alone(ForecastOptions options) {
-  double in_flight = static_cast<double>(options.size) * static_cast<double>(kAloneAhead);
-  double needed = in_flight * static_cast<double>(options.nodes) / options.blob_out;
-  options.chunks = std::max(kAloneChunksMin, static_cast<uint64_t>(needed / kAloneChunkSeconds));
+  options.chunks = kAloneChunks;
   options.ahead = kAloneAhead;
   return options;
 }

@@ -15,6 +15,7 @@ namespace {
 constexpr const char* kObject = "model";
 constexpr double kRealChunk = 8.0 * 1024 * 1024;
 constexpr uint64_t kReadStep = 2 * kForecastChunk;
+constexpr double kFetchChunks = 4;  // at most, of a sequential reader
 constexpr double kStallChunks = 20;
 constexpr double kSlowChunks = 250;
 
@@ -45,7 +46,22 @@ ForecastRun::ForecastRun(const ForecastOptions& options, uint64_t nodes, bool to
   double requests = std::max(1.0, scale_ * static_cast<double>(kForecastChunk) / kRealChunk);
   daemon.retry.concurrency_max =
       std::max(1u, static_cast<uint32_t>(std::lround(options.blob_connections / requests)));
+  // Nor may a request time out because it stands for more bytes than a real one.
+  if (!together) {
+    Duration limit = in_flight_time(nodes);
+    daemon.node.origin_timeout = std::max(daemon.node.origin_timeout, limit);
+    daemon.retry.retry_limit_time = std::max(daemon.retry.retry_limit_time, limit);
+    daemon.retry.stall_timeout = std::max(daemon.retry.stall_timeout, limit);
+  }
   for (uint64_t i = 0; i < nodes; ++i) add_daemon(daemon);
+}
+
+// What the account needs, twice, for all that nodes by themselves have in flight: fetches of
+// several chunks each.
+Duration ForecastRun::in_flight_time(uint64_t nodes) const {
+  double chunk = scale_ * static_cast<double>(kForecastChunk);
+  double bytes = chunk * kFetchChunks * static_cast<double>((options_.ahead + 1) * nodes);
+  return Duration(static_cast<int64_t>(2 * bytes / options_.blob_out * 1e9));
 }
 
 void ForecastRun::scale_rates() {

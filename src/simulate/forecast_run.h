@@ -31,6 +31,7 @@ class ForecastRun final : public ForecastCluster {
   static Task<void> warm_one(ForecastRun* self, Daemon* daemon);
   static Task<void> read_as_client(ForecastRun* self, World* world);
   void scale_rates() override;
+  Duration in_flight_time(uint64_t nodes) const;
 };
 
 }  // namespace shoal::simulate

@@ -12,7 +12,7 @@ namespace shoal::simulate {
 
 namespace {
 
-constexpr uint64_t kFileChunks = 48;
+constexpr uint64_t kFileChunks = 36;
 // A chunk must not keep a card busy for so long that other requests wait for it.
 constexpr double kChunkSecondsMax = 0.1;
 constexpr uint64_t kLossSalt = 0x6c6f73736573;  // "losses"

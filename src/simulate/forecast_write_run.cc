@@ -18,6 +18,9 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 constexpr double kRealChunk = 8.0 * 1024 * 1024;
+// More only cost memory: a simulated request gets the speed of all that it stands for.
+constexpr uint32_t kInFlightMax = 4;
+constexpr uint32_t kSendsMin = 4;  // a chunk passes the disk and the card of both nodes in turn
 constexpr double kAckChunks = 200;
 constexpr double kBlockChunks = 200;
 constexpr double kStallChunks = 20;
@@ -74,7 +77,10 @@ WriteRun::WriteRun(const ForecastOptions& options, Saving saving)
   // node has in flight.
   double real = shoal ? options.upload_blocks : options.blob_connections;
   double requests = std::max(1.0, scale_ * static_cast<double>(kWriteChunk) / kRealChunk);
-  in_flight_ = std::max(1u, static_cast<uint32_t>(std::lround(real / requests)));
+  auto scaled_down = [requests](double count, uint32_t most) {
+    return std::clamp(static_cast<uint32_t>(std::lround(count / requests)), 1u, most);
+  };
+  in_flight_ = scaled_down(real, kInFlightMax);
   connection_ = options.blob_connection * real / in_flight_;
 
   DaemonOptions daemon = daemon_options();
@@ -88,6 +94,7 @@ WriteRun::WriteRun(const ForecastOptions& options, Saving saving)
   replication.replicas = options.replicas;
   replication.chunk_bytes = kWriteChunk;
   replication.upload_blocks_max = in_flight_;
+  replication.sends_max = std::max(kSendsMin, scaled_down(replication.sends_max, kInFlightMax));
   replication.ack_timeout = patience(kAckChunks, replication.ack_timeout);
   replication.block_timeout = patience(kBlockChunks, replication.block_timeout);
   daemon.retry.concurrency_max = std::max(
