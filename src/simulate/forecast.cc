@@ -73,12 +73,11 @@ Result<Measured> fan_out(const ForecastOptions& options, uint64_t nodes, bool to
   Measured measured;
   SHOAL_ASSIGN_OR_RETURN(measured.start, run.start());
   uint64_t lookups = run.origin_lookups();
-  double peers = run.peer_bytes();
   SHOAL_ASSIGN_OR_RETURN(std::vector<double> each, run.read_everywhere());
   measured.first = *std::ranges::min_element(each);
   measured.last = *std::ranges::max_element(each);
   measured.origin_bytes = run.origin_bytes();
-  measured.peer_bytes = run.peer_bytes() - peers;
+  measured.peer_bytes = run.peer_bytes();
   measured.busiest = run.busiest_sender();
   measured.lookups = run.origin_lookups() - lookups;
   measured.steps = run.steps();
@@ -159,6 +158,7 @@ Result<Forecast> forecast_fan_in_read(const ForecastOptions& options) {
   SHOAL_ASSIGN_OR_RETURN(double started, run.start());
   SHOAL_ASSIGN_OR_RETURN(double warmed, run.warm());
   double before = run.origin_bytes();
+  run.count_traffic();
   SHOAL_ASSIGN_OR_RETURN(double read, run.read_by_client());
   auto& rows = forecast.rows;
   rows.push_back(forecast_row("start of all nodes", started, "s"));

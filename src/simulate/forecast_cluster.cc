@@ -116,22 +116,31 @@ Result<double> ForecastCluster::start() {
   }
   double seconds_taken = to_seconds(sim_.now() - begun);
   scale_rates();
+  count_traffic();
   return seconds_taken;
+}
+
+void ForecastCluster::count_traffic() {
+  sent_before_.clear();
+  for (SimMachine* machine : machines_) {
+    sent_before_.push_back(sim_.network().traffic(machine->host()).bytes_sent);
+  }
+}
+
+double ForecastCluster::sent(size_t machine) {
+  uint64_t bytes = sim_.network().traffic(machines_[machine]->host()).bytes_sent;
+  return static_cast<double>(bytes - sent_before_[machine]);
 }
 
 double ForecastCluster::peer_bytes() {
   double bytes = 0;
-  for (SimMachine* machine : machines_) {
-    bytes += static_cast<double>(sim_.network().traffic(machine->host()).bytes_sent);
-  }
+  for (size_t i = 0; i < machines_.size(); ++i) bytes += sent(i);
   return bytes * scale_;
 }
 
 double ForecastCluster::busiest_sender() {
   double most = 0;
-  for (SimMachine* machine : machines_) {
-    most = std::max(most, static_cast<double>(sim_.network().traffic(machine->host()).bytes_sent));
-  }
+  for (size_t i = 0; i < machines_.size(); ++i) most = std::max(most, sent(i));
   double mean = peer_bytes() / scale_ / static_cast<double>(machines_.size());
   return mean > 0 ? most / mean : 0;
 }

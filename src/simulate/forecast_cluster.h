@@ -26,6 +26,8 @@ class ForecastCluster {
   // then on.
   Result<double> start();
 
+  // What nodes send from now on counts; start() ends so.
+  void count_traffic();
   // Real bytes, not scaled ones.
   double peer_bytes();  // that nodes sent to nodes
   // The most bytes that one node sent, over the mean.
@@ -66,8 +68,10 @@ class ForecastCluster {
   std::string error_;
 
  private:
+  double sent(size_t machine);
   static Task<void> start_one(ForecastCluster* self, Daemon* daemon);
   bool agree() const;
+  std::vector<uint64_t> sent_before_;  // by machine, when counting began
 };
 
 }  // namespace shoal::simulate

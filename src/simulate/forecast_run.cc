@@ -15,6 +15,9 @@ namespace {
 constexpr const char* kObject = "model";
 constexpr double kRealChunk = 8.0 * 1024 * 1024;
 constexpr uint64_t kReadStep = 2 * kForecastChunk;
+// Connections of everybody to everybody would cost more memory than all else.
+constexpr uint64_t kManyNodes = 128;
+constexpr Duration kIdleClose = std::chrono::seconds(1);
 constexpr double kFetchChunks = 4;  // at most, of a sequential reader
 constexpr double kStallChunks = 20;
 constexpr double kSlowChunks = 250;
@@ -40,6 +43,7 @@ ForecastRun::ForecastRun(const ForecastOptions& options, uint64_t nodes, bool to
   daemon.cluster.reader.stall = silence(kStallChunks, daemon.cluster.reader.stall);
   daemon.cluster.reader.slow = silence(kSlowChunks, daemon.cluster.reader.slow);
   daemon.cluster.pool.lanes = 1;  // a second connection for payload shares the same card
+  if (nodes >= kManyNodes) daemon.cluster.pool.idle_close = kIdleClose;
   daemon.node.memory = 64 * kMiB;
   daemon.node.prefetch_bytes_max = options.ahead * kForecastChunk;
   // One simulated request stands for those of all real chunks in the simulated one.

@@ -131,11 +131,10 @@ Result<Measured> save(const ForecastOptions& options, Saving saving) {
   WriteRun run(options, saving);
   Measured measured;
   SHOAL_ASSIGN_OR_RETURN(measured.start, run.start());
-  double peers = run.peer_bytes();
   double origin = run.origin_bytes();
   SHOAL_ASSIGN_OR_RETURN(measured.files, run.save(std::nullopt));
   measured.origin_bytes = run.origin_bytes() - origin;
-  measured.peer_bytes = run.peer_bytes() - peers;
+  measured.peer_bytes = run.peer_bytes();
   measured.busiest = run.busiest_sender();
   for (const SavedFile& file : measured.files) {
     if (file.durable < 0)

@@ -22,7 +22,7 @@ constexpr double kRealChunk = 8.0 * 1024 * 1024;
 constexpr uint32_t kInFlightMax = 4;
 constexpr uint32_t kSendsMin = 4;  // a chunk passes the disk and the card of both nodes in turn
 constexpr double kAckChunks = 200;
-constexpr double kBlockChunks = 200;
+constexpr double kBlockChunks = 40;
 constexpr double kStallChunks = 20;
 constexpr double kSlowChunks = 250;
 // After a loss everything must be in the origin within a few times what it takes without.
