@@ -18,6 +18,8 @@ constexpr int kSeedsMax = 100'000'000;
 constexpr uint64_t kClusterNodesMax = 200;
 constexpr uint64_t kForecastNodesMax = 10'000;
 constexpr uint64_t kForecastChunksMax = 100'000;
+constexpr uint64_t kLossesMax = 1000;
+constexpr uint64_t kCheckpointBytes = 105'000'000'000;  // of a model of 8 B parameters
 
 bool parse_count(const std::string& text, uint64_t& out) {
   auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
@@ -84,37 +86,43 @@ int run_checkpoint_scenario(const ScenarioArguments& arguments) {
 
 // --- forecasts ---
 
+enum class Forecasts { kRead, kWrite };
 using Forecaster = Result<simulate::Forecast> (*)(const simulate::ForecastOptions&);
 
 Result<Duration> parse_time(const std::string& text) {
   double value = 0;
   auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   std::string_view unit(end, static_cast<size_t>(text.data() + text.size() - end));
-  double factor = unit == "us" ? 1e3 : unit == "ms" ? 1e6 : unit == "s" ? 1e9 : 0;
+  double factor = unit == "us"    ? 1e3
+                  : unit == "ms"  ? 1e6
+                  : unit == "s"   ? 1e9
+                  : unit == "min" ? 60e9
+                                  : 0;
   bool good = error == std::errc() && factor > 0 && value >= 0 && value < 1e6;
   if (!good) return fail(Code::kInvalidArgument, fmt::format("\"{}\" is no time like 15ms", text));
   return Duration(static_cast<int64_t>(value * factor));
 }
 
-Status set_parameter(simulate::ForecastOptions& options, const std::string& name,
-                     const std::string& value) {
-  if (name == "latency" || name == "blob-latency") {
-    SHOAL_ASSIGN_OR_RETURN(Duration time, parse_time(value));
-    (name == "latency" ? options.latency : options.blob_latency) = time;
-    return {};
-  }
-  SHOAL_ASSIGN_OR_RETURN(double amount, simulate::parse_amount(value));
+bool set_common(simulate::ForecastOptions& options, const std::string& name, double amount) {
   auto whole = static_cast<uint64_t>(amount);
   if (name == "size" && amount < 1e18) {
     options.size = whole;
   } else if (name == "nic") {
     options.nic = amount;
-  } else if (name == "blob-out") {
-    options.blob_out = amount;
   } else if (name == "blob-connection") {
     options.blob_connection = amount;
   } else if (name == "blob-connections" && whole >= 1 && whole <= 10'000) {
     options.blob_connections = static_cast<uint32_t>(whole);
+  } else {
+    return false;
+  }
+  return true;
+}
+
+bool set_of_read(simulate::ForecastOptions& options, const std::string& name, double amount) {
+  auto whole = static_cast<uint64_t>(amount);
+  if (name == "blob-out") {
+    options.blob_out = amount;
   } else if (name == "blob-requests") {
     options.blob_requests = amount;
   } else if (name == "chunks" && whole >= 1 && whole <= kForecastChunksMax) {
@@ -122,38 +130,97 @@ Status set_parameter(simulate::ForecastOptions& options, const std::string& name
   } else if (name == "ahead" && whole >= 1 && whole <= 1024) {
     options.ahead = whole;
   } else {
-    return fail(Code::kInvalidArgument,
-                fmt::format("it has no parameter \"{}\" that may be \"{}\"", name, value));
+    return false;
   }
-  return {};
+  return true;
 }
 
-int run_forecast(const std::string& scenario, Forecaster forecaster, uint64_t nodes_usual,
-                 const ScenarioArguments& arguments) {
+bool set_of_write(simulate::ForecastOptions& options, const std::string& name, double amount) {
+  auto whole = static_cast<uint64_t>(amount);
+  if (name == "blob-in") {
+    options.blob_in = amount;
+  } else if (name == "nvme") {
+    options.nvme = amount;
+  } else if (name == "nvme-read") {
+    options.nvme_read = amount;
+  } else if (name == "writers" && whole >= 1 && whole <= kForecastNodesMax) {
+    options.writers = whole;
+  } else if (name == "replicas" && whole >= 1 && whole <= 5) {
+    options.replicas = static_cast<uint32_t>(whole);
+  } else if (name == "upload-blocks" && whole >= 1 && whole <= 1024) {
+    options.upload_blocks = static_cast<uint32_t>(whole);
+  } else if (name == "chunks" && whole >= 1 && whole <= kForecastChunksMax) {
+    options.file_chunks = whole;
+  } else if (name == "losses" && whole <= kLossesMax) {
+    options.losses = whole;
+  } else {
+    return false;
+  }
+  return true;
+}
+
+Status set_parameter(simulate::ForecastOptions& options, Forecasts kind, const std::string& name,
+                     const std::string& value) {
+  bool writes = kind == Forecasts::kWrite;
+  bool is_time = name == "latency" || name == "blob-latency" || (writes && name == "interval");
+  if (is_time) {
+    SHOAL_ASSIGN_OR_RETURN(Duration time, parse_time(value));
+    if (name == "interval" && time == Duration(0)) {
+      return fail(Code::kInvalidArgument, "interval must be more than nothing");
+    }
+    (name == "latency"    ? options.latency
+     : name == "interval" ? options.interval
+                          : options.blob_latency) = time;
+    return {};
+  }
+  if (writes && name == "losses" && value == "0") {
+    options.losses = 0;
+    return {};
+  }
+  SHOAL_ASSIGN_OR_RETURN(double amount, simulate::parse_amount(value));
+  auto own = writes ? set_of_write : set_of_read;
+  if (set_common(options, name, amount) || own(options, name, amount)) return {};
+  return fail(Code::kInvalidArgument,
+              fmt::format("it has no parameter \"{}\" that may be \"{}\"", name, value));
+}
+
+int run_forecast(const std::string& scenario, Forecasts kind, Forecaster forecaster,
+                 uint64_t nodes_usual, const ScenarioArguments& arguments) {
   simulate::ForecastOptions options;
   options.nodes = arguments.nodes == 1 ? nodes_usual : arguments.nodes;
   options.seed = arguments.seed;
+  if (kind == Forecasts::kWrite) options.size = kCheckpointBytes;
   if (options.nodes > kForecastNodesMax) {
     return usage(scenario, fmt::format("it has at most {} nodes", kForecastNodesMax));
   }
   for (const auto& [name, value] : arguments.parameters) {
-    Status set = set_parameter(options, name, value);
+    Status set = set_parameter(options, kind, name, value);
     if (!set) return usage(scenario, set.error().message());
   }
   auto forecast = forecaster(options);
+  if (!forecast && forecast.error().code() == Code::kInvalidArgument) {
+    return usage(scenario, forecast.error().message());
+  }
   if (!forecast) return fail_with(forecast.error());
   fmt::print("{}\n", arguments.json ? forecast->to_json() : forecast->to_table());
   return kExitDone;
 }
 
 int run_fan_out_read(const ScenarioArguments& arguments) {
-  return run_forecast("fan-out-read", simulate::forecast_fan_out_read, 64, arguments);
+  return run_forecast("fan-out-read", Forecasts::kRead, simulate::forecast_fan_out_read, 64,
+                      arguments);
 }
 int run_fan_in_read(const ScenarioArguments& arguments) {
-  return run_forecast("fan-in-read", simulate::forecast_fan_in_read, 8, arguments);
+  return run_forecast("fan-in-read", Forecasts::kRead, simulate::forecast_fan_in_read, 8,
+                      arguments);
 }
 int run_scale(const ScenarioArguments& arguments) {
-  return run_forecast("scale", simulate::forecast_scale, 64, arguments);
+  return run_forecast("scale", Forecasts::kRead, simulate::forecast_scale, 64, arguments);
+}
+
+int run_fan_out_write(const ScenarioArguments& arguments) {
+  return run_forecast("fan-out-write", Forecasts::kWrite, simulate::forecast_fan_out_write, 8,
+                      arguments);
 }
 
 }  // namespace
@@ -187,7 +254,14 @@ std::span<const Scenario> simulate_scenarios() {
       {"scale",
        "Forecast: the fan-out read and the start of 8, 16, 32 ... nodes [nodes 64, parameters as "
        "of fan-out-read]",
-       run_scale}};
+       run_scale},
+      {"fan-out-write",
+       "Forecast: nodes write a checkpoint, and some are lost; against local NVMe with one "
+       "uploader "
+       "per node [nodes 8, size=105GB writers=all replicas=2 nic=100Gbit nvme=5GB nvme-read=10GB "
+       "blob-in=60Gbit blob-connection=60MB blob-connections=64 upload-blocks=16 blob-latency=15ms "
+       "latency=50us interval=30min losses=8 chunks=36 or more of each file]",
+       run_fan_out_write}};
   return kScenarios;
 }
 

@@ -37,6 +37,8 @@ struct ReplicationOptions {
   uint64_t memory = 256 * kMiB;     // of buffers for chunks on their way
   uint32_t sends_max = 16;          // chunks of all versions on their way to holders
   uint32_t upload_blocks_max = 16;  // blocks that this node sends to the origin for others
+  // A holder that was asked for a block has so long to send it; then another is asked.
+  Duration block_timeout = std::chrono::seconds(60);
   Duration check_period = std::chrono::seconds(2);  // looks after records and replicas
 };
 

@@ -15,7 +15,6 @@ namespace shoal {
 namespace {
 
 constexpr size_t kPerHolder = 4;  // requests in flight at each
-constexpr Duration kBlockLimit = std::chrono::seconds(60);
 constexpr Duration kReleaseLimit = std::chrono::seconds(2);
 constexpr Duration kListLimit = std::chrono::seconds(60);
 constexpr unsigned kTriesMax = 4;
@@ -86,9 +85,9 @@ Task<Result<std::string>> send_at(Run& run, NodeId node, uint64_t index) {
   request.add_blocks(index);
   for (const std::string& id : run.there_of(index)) request.add_there(id);
   request.set_as_object(run.upload.object);
-  auto answer =
-      co_await run.replication.ask(node, Method::kReplicaUpload, request.SerializeAsString(),
-                                   run.context.tightened(run.replication.executor(), kBlockLimit));
+  auto answer = co_await run.replication.ask(
+      node, Method::kReplicaUpload, request.SerializeAsString(),
+      run.context.tightened(run.replication.executor(), run.replication.options().block_timeout));
   if (!answer) co_return fail(std::move(answer).error());
   SHOAL_CO_ASSIGN_OR_RETURN(auto reply,
                             parse_message<wire::ReplicaUploadReply>(*answer, "an upload"));

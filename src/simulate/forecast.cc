@@ -20,47 +20,40 @@ using Json = nlohmann::ordered_json;
 using RealClock = std::chrono::steady_clock;
 
 // A node by itself moves the same bytes whatever its neighbours do, so that few chunks show the
-// same time. They must be small enough for the account to give one to each node within the time-out
-// of a request, which is a real one.
-constexpr uint64_t kAloneChunksMin = 128;
+// same time.
+constexpr uint64_t kAloneChunks = 64;
 constexpr uint64_t kAloneAhead = 4;
-constexpr double kAloneChunkSeconds = 15;
 constexpr double kGiga = 1e9;
 
 double seconds_of(Duration duration) { return to_seconds(duration); }
-
-std::string rate_text(double bytes_per_second) {
-  return fmt::format("{:.4g} Gbit/s", bytes_per_second * 8 / kGiga);
-}
 
 Forecast begin(const std::string& scenario, const ForecastOptions& options) {
   Forecast forecast;
   forecast.scenario = scenario;
   double chunk = static_cast<double>(options.size) / static_cast<double>(options.chunks);
-  auto add = [&forecast](std::string name, std::string value) {
-    forecast.parameters.emplace_back(std::move(name), std::move(value));
-  };
-  add("nodes", fmt::format("{}", options.nodes));
-  add("size", fmt::format("{:.6g} GB", static_cast<double>(options.size) / kGiga));
-  add("nic", rate_text(options.nic) + ", each way");
-  add("blob_out", rate_text(options.blob_out));
-  add("blob_connection", fmt::format("{:.4g} MB/s", options.blob_connection / 1e6));
-  add("blob_connections", fmt::format("{}", options.blob_connections));
-  add("blob_requests", fmt::format("{:.6g} /s", options.blob_requests));
-  add("blob_latency", fmt::format("{:.4g} ms", seconds_of(options.blob_latency) * 1e3));
-  add("latency", fmt::format("{:.4g} us", seconds_of(options.latency) * 1e6));
-  add("chunks", fmt::format("{}", options.chunks));
-  add("ahead", fmt::format("{}", options.ahead));
-  add("seed", fmt::format("{}", options.seed));
-  add("scale",
+  forecast.add("nodes", fmt::format("{}", options.nodes));
+  forecast.add("size", fmt::format("{:.6g} GB", static_cast<double>(options.size) / kGiga));
+  forecast.add("nic", rate_text(options.nic) + ", each way");
+  forecast.add("blob_out", rate_text(options.blob_out));
+  forecast.add("blob_connection", fmt::format("{:.4g} MB/s", options.blob_connection / 1e6));
+  forecast.add("blob_connections", fmt::format("{}", options.blob_connections));
+  forecast.add("blob_requests", fmt::format("{:.6g} /s", options.blob_requests));
+  forecast.add("blob_latency", fmt::format("{:.4g} ms", seconds_of(options.blob_latency) * 1e3));
+  forecast.add("latency", fmt::format("{:.4g} us", seconds_of(options.latency) * 1e6));
+  forecast.add("chunks", fmt::format("{}", options.chunks));
+  forecast.add("ahead", fmt::format("{}", options.ahead));
+  forecast.add("seed", fmt::format("{}", options.seed));
+  forecast.add(
+      "scale",
       fmt::format("one simulated chunk of {} KiB stands for {:.4g} MB; sizes and rates "
                   "are divided by {:.4g}",
                   kForecastChunk / kKiB, chunk / 1e6, chunk / static_cast<double>(kForecastChunk)));
-  add("hop",
+  forecast.add(
+      "hop",
       fmt::format("a node passes a simulated chunk on when it has all of it, after {:.4g} ms; "
                   "a real one passes on each 256 KiB",
                   chunk / options.nic * 1e3));
-  add("not_modelled", "CPU time, disks, limits between switches");
+  forecast.add("not_modelled", "CPU time, disks, limits between switches");
   return forecast;
 }
 
@@ -80,12 +73,11 @@ Result<Measured> fan_out(const ForecastOptions& options, uint64_t nodes, bool to
   Measured measured;
   SHOAL_ASSIGN_OR_RETURN(measured.start, run.start());
   uint64_t lookups = run.origin_lookups();
-  double peers = run.peer_bytes();
   SHOAL_ASSIGN_OR_RETURN(std::vector<double> each, run.read_everywhere());
   measured.first = *std::ranges::min_element(each);
   measured.last = *std::ranges::max_element(each);
   measured.origin_bytes = run.origin_bytes();
-  measured.peer_bytes = run.peer_bytes() - peers;
+  measured.peer_bytes = run.peer_bytes();
   measured.busiest = run.busiest_sender();
   measured.lookups = run.origin_lookups() - lookups;
   measured.steps = run.steps();
@@ -99,9 +91,7 @@ double cluster_ceiling(const ForecastOptions& options) {
 }
 
 ForecastOptions options_alone(ForecastOptions options) {
-  double in_flight = static_cast<double>(options.size) * static_cast<double>(kAloneAhead);
-  double needed = in_flight * static_cast<double>(options.nodes) / options.blob_out;
-  options.chunks = std::max(kAloneChunksMin, static_cast<uint64_t>(needed / kAloneChunkSeconds));
+  options.chunks = kAloneChunks;
   options.ahead = kAloneAhead;
   return options;
 }
@@ -115,17 +105,21 @@ double alone_ceiling(const ForecastOptions& options) {
                    nodes * requests / options.blob_requests});
 }
 
-ForecastRow row(std::string name, double value, std::string unit, double ceiling = 0,
-                double target = 0) {
+Json number(double value) { return std::stod(fmt::format("{:.4g}", value)); }
+
+}  // namespace
+
+ForecastRow forecast_row(std::string name, double value, std::string unit, double ceiling,
+                         double target) {
   ForecastRow out{std::move(name), value, std::move(unit), ceiling, 0, target, false};
   if (ceiling > 0) out.ratio = value / ceiling;
   out.met = target > 0 && out.ratio <= target;
   return out;
 }
 
-Json number(double value) { return std::stod(fmt::format("{:.4g}", value)); }
-
-}  // namespace
+std::string rate_text(double bytes_per_second) {
+  return fmt::format("{:.4g} Gbit/s", bytes_per_second * 8 / kGiga);
+}
 
 Result<Forecast> forecast_fan_out_read(const ForecastOptions& options) {
   Forecast forecast = begin("fan-out-read", options);
@@ -134,21 +128,26 @@ Result<Forecast> forecast_fan_out_read(const ForecastOptions& options) {
   SHOAL_ASSIGN_OR_RETURN(Measured ours, fan_out(options, options.nodes, true));
   SHOAL_ASSIGN_OR_RETURN(Measured alone, fan_out(options_alone(options), options.nodes, false));
   auto& rows = forecast.rows;
-  rows.push_back(row("start of all nodes", ours.start, "s"));
-  rows.push_back(row("read, last node", ours.last, "s", cluster_ceiling(options), 1.25));
-  rows.push_back(row("read, first node", ours.first, "s"));
-  rows.push_back(row("bytes from the origin", ours.origin_bytes / kGiga, "GB", size / kGiga, 1.02));
-  rows.push_back(row("requests at the origin", ours.origin_bytes / (8.0 * kMiB) / ours.last, "/s",
-                     options.blob_requests));
-  rows.push_back(row("look-ups at the origin", static_cast<double>(ours.lookups), ""));
-  rows.push_back(row("bytes between nodes", ours.peer_bytes / kGiga, "GB", size * nodes / kGiga));
-  rows.push_back(row("busiest sender over the mean", ours.busiest, ""));
-  rows.push_back(row("each node by itself, last node", alone.last, "s", alone_ceiling(options)));
-  rows.push_back(row("each node by itself, bytes from the origin", alone.origin_bytes / kGiga, "GB",
-                     size * nodes / kGiga));
-  rows.push_back(row("each node by itself, requests at the origin",
-                     alone.origin_bytes / (8.0 * kMiB) / alone.last, "/s", options.blob_requests));
-  rows.push_back(row("times faster than each by itself", alone.last / ours.last, ""));
+  rows.push_back(forecast_row("start of all nodes", ours.start, "s"));
+  rows.push_back(forecast_row("read, last node", ours.last, "s", cluster_ceiling(options), 1.25));
+  rows.push_back(forecast_row("read, first node", ours.first, "s"));
+  rows.push_back(
+      forecast_row("bytes from the origin", ours.origin_bytes / kGiga, "GB", size / kGiga, 1.02));
+  rows.push_back(forecast_row("requests at the origin",
+                              ours.origin_bytes / (8.0 * kMiB) / ours.last, "/s",
+                              options.blob_requests));
+  rows.push_back(forecast_row("look-ups at the origin", static_cast<double>(ours.lookups), ""));
+  rows.push_back(
+      forecast_row("bytes between nodes", ours.peer_bytes / kGiga, "GB", size * nodes / kGiga));
+  rows.push_back(forecast_row("busiest sender over the mean", ours.busiest, ""));
+  rows.push_back(
+      forecast_row("each node by itself, last node", alone.last, "s", alone_ceiling(options)));
+  rows.push_back(forecast_row("each node by itself, bytes from the origin",
+                              alone.origin_bytes / kGiga, "GB", size * nodes / kGiga));
+  rows.push_back(forecast_row("each node by itself, requests at the origin",
+                              alone.origin_bytes / (8.0 * kMiB) / alone.last, "/s",
+                              options.blob_requests));
+  rows.push_back(forecast_row("times faster than each by itself", alone.last / ours.last, ""));
   return forecast;
 }
 
@@ -159,14 +158,16 @@ Result<Forecast> forecast_fan_in_read(const ForecastOptions& options) {
   SHOAL_ASSIGN_OR_RETURN(double started, run.start());
   SHOAL_ASSIGN_OR_RETURN(double warmed, run.warm());
   double before = run.origin_bytes();
+  run.count_traffic();
   SHOAL_ASSIGN_OR_RETURN(double read, run.read_by_client());
   auto& rows = forecast.rows;
-  rows.push_back(row("start of all nodes", started, "s"));
-  rows.push_back(row("warm, each chunk at its owner", warmed, "s", size / options.blob_out));
-  rows.push_back(row("read by one client", read, "s", size / options.nic, 1.0 / 0.94));
+  rows.push_back(forecast_row("start of all nodes", started, "s"));
   rows.push_back(
-      row("bytes from the origin while reading", (run.origin_bytes() - before) / kGiga, "GB"));
-  rows.push_back(row("busiest owner over the mean", run.busiest_sender(), ""));
+      forecast_row("warm, each chunk at its owner", warmed, "s", size / options.blob_out));
+  rows.push_back(forecast_row("read by one client", read, "s", size / options.nic, 1.0 / 0.94));
+  rows.push_back(forecast_row("bytes from the origin while reading",
+                              (run.origin_bytes() - before) / kGiga, "GB"));
+  rows.push_back(forecast_row("busiest owner over the mean", run.busiest_sender(), ""));
   return forecast;
 }
 
@@ -179,11 +180,11 @@ Result<Forecast> forecast_scale(const ForecastOptions& options) {
     SHOAL_ASSIGN_OR_RETURN(Measured one, fan_out(options, nodes, true));
     auto size = static_cast<double>(options.size);
     auto& rows = forecast.rows;
-    rows.push_back(row(fmt::format("{} nodes, start", nodes), one.start, "s"));
-    rows.push_back(row(fmt::format("{} nodes, read, last node", nodes), one.last, "s",
-                       cluster_ceiling(options)));
-    rows.push_back(row(fmt::format("{} nodes, bytes from the origin", nodes),
-                       one.origin_bytes / kGiga, "GB", size / kGiga, 1.02));
+    rows.push_back(forecast_row(fmt::format("{} nodes, start", nodes), one.start, "s"));
+    rows.push_back(forecast_row(fmt::format("{} nodes, read, last node", nodes), one.last, "s",
+                                cluster_ceiling(options)));
+    rows.push_back(forecast_row(fmt::format("{} nodes, bytes from the origin", nodes),
+                                one.origin_bytes / kGiga, "GB", size / kGiga, 1.02));
   }
   return forecast;
 }

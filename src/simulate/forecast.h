@@ -3,7 +3,8 @@
 // chunk of 64 KiB stands for a large part of the object, and all rates are divided by the same
 // factor, so that times stay.
 //
-// Not modelled: CPU time of the nodes, their disks' speed, what switches between machines limit.
+// Not modelled: CPU time of the nodes, what switches between machines limit, and the speed of disks
+// where only reads are forecast.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +32,17 @@ struct ForecastOptions {
   uint64_t chunks = 1024;                            // that the object has in the simulation
   uint64_t ahead = 16;                               // chunks that a reader keeps in flight
   uint64_t seed = 1;
+
+  // Of the fan-out write.
+  uint64_t writers = 0;         // nodes that write, an equal part each; 0: all
+  uint64_t file_chunks = 0;     // simulated chunks of each writer's file; 0: chosen
+  uint32_t replicas = 2;        // nodes that acknowledged bytes are on
+  double nvme = 5e9;            // bytes per second that a node's disks write
+  double nvme_read = 10e9;      // and read, at the same time
+  double blob_in = 7.5e9;       // bytes per second into the account; 60 Gbit/s
+  uint32_t upload_blocks = 16;  // in flight of a node's own files, and as many for other nodes
+  Duration interval = std::chrono::minutes(30);  // from one checkpoint to the next
+  uint64_t losses = 8;                           // runs in which a node is destroyed
 };
 
 struct ForecastRow {
@@ -48,10 +60,19 @@ struct Forecast {
   std::vector<std::pair<std::string, std::string>> parameters;
   std::vector<ForecastRow> rows;
 
+  void add(std::string name, std::string value) {
+    parameters.emplace_back(std::move(name), std::move(value));
+  }
   // {scenario, parameters, machine, rows: [{name, value, unit, ceiling, ratio, target, met}]}.
   std::string to_json() const;
   std::string to_table() const;
 };
+
+// `ceiling`, `target`: 0 is none.
+ForecastRow forecast_row(std::string name, double value, std::string unit, double ceiling = 0,
+                         double target = 0);
+// "100 Gbit/s".
+std::string rate_text(double bytes_per_second);
 
 // Many nodes read the same cold object at the same moment.
 Result<Forecast> forecast_fan_out_read(const ForecastOptions& options);
@@ -59,6 +80,11 @@ Result<Forecast> forecast_fan_out_read(const ForecastOptions& options);
 Result<Forecast> forecast_fan_in_read(const ForecastOptions& options);
 // The fan-out read and the start of the cluster, for 8, 16, 32 ... nodes.
 Result<Forecast> forecast_scale(const ForecastOptions& options);
+
+// Nodes write a checkpoint, each its part, as replicated; then the same without Shoal: to the local
+// disk, and from there one uploader for each node; then nodes that are lost on the way.
+// kInvalidArgument: more writers or replicas than nodes, or too few chunks.
+Result<Forecast> forecast_fan_out_write(const ForecastOptions& options);
 
 // "140GB", "512MiB", "100" -> bytes; "100Gbit", "12.5GB" -> bytes per second.
 Result<double> parse_amount(const std::string& text);

@@ -303,6 +303,21 @@ std::optional<BlobView> BlobService::find(std::string_view container, std::strin
       blob.gets,           blob.uncommitted.size()};
 }
 
+std::vector<std::string> BlobService::block_ids(std::string_view container,
+                                                std::string_view name) const {
+  std::vector<std::string> ids;
+  auto found = containers_.find(container);
+  if (found == containers_.end()) return ids;
+  auto entry = found->second.blobs.find(name);
+  if (entry == found->second.blobs.end() || !entry->second.committed) return ids;
+  for (const Block& block : entry->second.blocks) {
+    auto id = base64_decode(block.id);
+    SHOAL_ASSERT(id.has_value(), "checked when it was put");
+    ids.push_back(std::move(*id));
+  }
+  return ids;
+}
+
 std::vector<std::string> BlobService::names(std::string_view container,
                                             std::string_view prefix) const {
   std::vector<std::string> names;

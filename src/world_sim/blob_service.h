@@ -66,6 +66,7 @@ struct BlobServiceConfig {
   bool record_reads = false;
   // Written bytes are forgotten and read back as synthetic bytes of seed 0: for upload benchmarks.
   bool discard_writes = false;
+  uint64_t discard_from = 0;  // bodies of fewer bytes are kept all the same
 };
 
 enum class BlobOperation {
@@ -149,6 +150,8 @@ class BlobService {
   bool touch(std::string_view container, std::string_view name, WallTime now);
   // Nothing if there is no committed blob (`uncommitted` counts as absent).
   std::optional<BlobView> find(std::string_view container, std::string_view name) const;
+  // The blocks that a committed blob was made of, in order; decoded ids.
+  std::vector<std::string> block_ids(std::string_view container, std::string_view name) const;
   // Names of committed blobs below the prefix, in byte order.
   std::vector<std::string> names(std::string_view container, std::string_view prefix = "") const;
   uint64_t gets(std::string_view container, std::string_view name) const;

@@ -468,6 +468,22 @@ TEST(BlobService, survives_mutated_requests) {
   }
 }
 
+TEST(BlobService, what_is_discarded_keeps_the_names_of_its_blocks) {
+  BlobServiceConfig config = Client::open_config();
+  config.discard_writes = true;
+  config.discard_from = 100;
+  Client client(std::move(config));
+  EXPECT_EQ(client.stage("a", "id-2", std::string(100, 'b')).status, 201);
+  EXPECT_EQ(client.stage("a", "id-1", std::string(99, 'c')).status, 201);
+  EXPECT_TRUE(client.service.block_ids("ccc", "a").empty());  // not committed
+  EXPECT_EQ(client.commit("a", {"id-2", "id-1"}).status, 201);
+  EXPECT_EQ(client.service.block_ids("ccc", "a"), (std::vector<std::string>{"id-2", "id-1"}));
+  std::string content = client.service.find("ccc", "a")->content.to_string();
+  ASSERT_EQ(content.size(), 199u);
+  EXPECT_NE(content.substr(0, 100), std::string(100, 'b'));
+  EXPECT_EQ(content.substr(100), std::string(99, 'c'));
+}
+
 TEST(BlobDate, round_trips_and_refuses) {
   EXPECT_EQ(blob_date(*parse_blob_date("Sun, 06 Nov 1994 08:49:37 GMT")),
             "Sun, 06 Nov 1994 08:49:37 GMT");

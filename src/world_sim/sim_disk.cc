@@ -10,9 +10,10 @@ namespace {
 constexpr uint64_t kOperationBytesMax = kGiB;
 constexpr uint64_t kFileBytesMax = uint64_t{1} << 60;
 
-bool is_transfer(DiskOp::Kind kind) {
-  return kind == DiskOp::Kind::kRead || kind == DiskOp::Kind::kWrite ||
-         kind == DiskOp::Kind::kCopyRange;
+bool reads(DiskOp::Kind kind) { return kind == DiskOp::Kind::kRead; }
+// A copy within the disk counts once.
+bool writes(DiskOp::Kind kind) {
+  return kind == DiskOp::Kind::kWrite || kind == DiskOp::Kind::kCopyRange;
 }
 bool is_sync(DiskOp::Kind kind) {
   return kind == DiskOp::Kind::kSync || kind == DiskOp::Kind::kSyncData ||
@@ -38,7 +39,14 @@ bool has_parent_step(std::string_view path) {
 SimDiskState::SimDiskState(SimDiskOptions options)
     : options_(options), space_(std::make_shared<SimSpace>()) {
   set_capacity(options_.capacity);
-  pacer_.set_rate(options_.bytes_per_second);
+  set_rates(options_.bytes_per_second, options_.read_bytes_per_second);
+}
+
+void SimDiskState::set_rates(uint64_t write, uint64_t read) {
+  options_.bytes_per_second = write;
+  options_.read_bytes_per_second = read;
+  pacer_.set_rate(write);
+  read_pacer_.set_rate(read);
 }
 
 void SimDiskState::wipe() {
@@ -75,7 +83,7 @@ SimDisk::SimDisk(SimDiskState& state, SimExecutor& executor, SeededRandom random
 
 SimDisk::~SimDisk() { SHOAL_ASSERT(in_flight_.empty(), "disk operations are still in flight"); }
 
-SteadyTime SimDisk::end_of(Duration base, uint64_t transfer) {
+SteadyTime SimDisk::end_of(Duration base, uint64_t reads, uint64_t writes) {
   const SimDiskOptions& options = state_.options_;
   SteadyTime now = executor_.now();
   // Uniform in [base / 2, base * 3 / 2), so that concurrent operations end in any order.
@@ -83,13 +91,18 @@ SteadyTime SimDisk::end_of(Duration base, uint64_t transfer) {
       now + base / 2 +
       Duration(static_cast<int64_t>(random_.below(static_cast<uint64_t>(base.count()) + 1)));
   if (random_.chance(options.faults.slow)) end += options.faults.slow_time;
-  if (transfer > 0) end += state_.pacer_.reserve(now, transfer) - now;
-  return end;
+  if (reads + writes < options.free_bytes) return end;
+  bool apart = options.read_bytes_per_second > 0;
+  uint64_t together = apart ? writes : reads + writes;
+  Duration wait{0};
+  if (together > 0) wait = state_.pacer_.reserve(now, together) - now;
+  if (apart && reads > 0) wait = std::max(wait, state_.read_pacer_.reserve(now, reads) - now);
+  return end + wait;
 }
 
 SteadyTime SimDisk::begin_read_for_send(uint64_t length) {
   ++state_.operations_;
-  return end_of(state_.options_.latency, length);
+  return end_of(state_.options_.latency, length, 0);
 }
 
 int64_t SimDisk::read_for_send(FileId id, uint64_t offset, uint64_t length,
@@ -104,14 +117,15 @@ int64_t SimDisk::read_for_send(FileId id, uint64_t offset, uint64_t length,
 void SimDisk::submit(DiskOp& op) {
   SHOAL_ASSERT(executor_.alive(), "an operation of a dead process");
   SHOAL_ASSERT(executor_.on_thread());
-  SHOAL_ASSERT(!is_transfer(op.kind) || op.length <= kOperationBytesMax);
+  bool transfers = reads(op.kind) || writes(op.kind);
+  SHOAL_ASSERT(!transfers || op.length <= kOperationBytesMax);
   ++state_.operations_;
   uint64_t number = ++submitted_;
   Flight& flight = in_flight_[number];
   flight.op = &op;
   begin(flight);
   Duration base = is_sync(op.kind) ? state_.options_.sync_latency : state_.options_.latency;
-  SteadyTime end = end_of(base, is_transfer(op.kind) ? op.length : 0);
+  SteadyTime end = end_of(base, reads(op.kind) ? op.length : 0, writes(op.kind) ? op.length : 0);
   executor_.scheduler().at(end, &executor_, [this, number] {
     auto found = in_flight_.find(number);
     SHOAL_ASSERT(found != in_flight_.end());

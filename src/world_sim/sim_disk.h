@@ -33,6 +33,9 @@ struct SimDiskOptions {
   Duration latency = std::chrono::microseconds(80);
   Duration sync_latency = std::chrono::microseconds(500);
   uint64_t bytes_per_second = 2'000'000'000;  // 0: unlimited
+  uint64_t read_bytes_per_second = 0;         // 0: reads share the above
+  uint64_t free_bytes =
+      0;  // transfers of fewer bytes pass at once: in forecasts, what is not scaled
   SimDiskFaults faults;
 };
 
@@ -48,6 +51,8 @@ class SimDiskState {
 
   SimDiskOptions& options() { return options_; }
   void set_capacity(uint64_t bytes);
+  // Bytes per second from now on, as in the options.
+  void set_rates(uint64_t write, uint64_t read);
   // An empty disk, as new. Only while no process uses it.
   void wipe();
   // Holds pages together with other disks.
@@ -68,6 +73,7 @@ class SimDiskState {
   SimTree tree_;
   std::set<SimNode*> locked_;
   Pacer pacer_;
+  Pacer read_pacer_;
   uint64_t operations_ = 0;
 };
 
@@ -103,7 +109,8 @@ class SimDisk final : public Disk {
     SimFileSnapshot snapshot;  // of a file sync
     uint64_t names_up_to = 0;  // of a directory sync
   };
-  SteadyTime end_of(Duration base, uint64_t transfer);
+  // `reads`, `writes`: bytes to or from the disk.
+  SteadyTime end_of(Duration base, uint64_t reads, uint64_t writes);
 
   void begin(Flight& flight);
   int64_t execute(Flight& flight);

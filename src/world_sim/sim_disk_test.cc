@@ -330,5 +330,30 @@ TEST(SimFile, equal_pages_are_held_once) {
   EXPECT_LE(pool->size(), 2 * kPages);
 }
 
+Task<void> read_file(Disk& disk, std::string path, size_t size) {
+  FileId file = (co_await disk_io::open(disk, path, 0)).value();
+  Buffer into(size);
+  SHOAL_ASSERT((co_await disk_io::read_exactly(disk, file, 0, into.span())).has_value());
+  SHOAL_ASSERT((co_await disk_io::close(disk, file)).has_value());
+}
+
+TEST(SimDisk, reads_and_writes_have_rates_and_crumbs_have_none) {
+  SimDiskOptions options;
+  options.latency = options.sync_latency = Duration(0);
+  options.free_bytes = 64 * kKiB;
+  Machine m(1, options);
+  m.machine.disk().set_rates(10 * kMiB, 40 * kMiB);
+  auto seconds_of = [&](Task<void> task) {
+    SteadyTime begun = m.sim.now();
+    m.run(std::move(task));
+    return to_seconds(m.sim.now() - begun);
+  };
+  EXPECT_NEAR(seconds_of(write_file(m.disk(), "a", text_of('a', 10 * kMiB), true, true)), 1, 0.01);
+  EXPECT_NEAR(seconds_of(read_file(m.disk(), "a", 10 * kMiB)), 0.25, 0.01);
+  EXPECT_EQ(seconds_of(write_file(m.disk(), "b", text_of('b', 64 * kKiB - 1), true, true)), 0);
+  m.machine.disk().set_rates(10 * kMiB, 0);  // reads share the rate of writes
+  EXPECT_NEAR(seconds_of(read_file(m.disk(), "a", 10 * kMiB)), 1, 0.01);
+}
+
 }  // namespace
 }  // namespace shoal

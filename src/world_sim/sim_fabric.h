@@ -61,6 +61,7 @@ struct SimNetworkOptions {
   Duration user_timeout_max = std::chrono::seconds(20);
   uint32_t backlog = 4096;       // streams that wait for kAccept, per listener
   bool http_through_nic = true;  // Blob traffic shares the machine's card
+  uint64_t free_bytes = 0;       // fewer bytes pass cards at once: in forecasts, what is not scaled
 
   // Chunks of so many bytes, and windows to match.
   void set_chunk(uint64_t bytes);

@@ -144,7 +144,8 @@ void SimHttp::go_on(TransferPtr transfer, Step step) {
 // null where the card has no limit.
 void SimHttp::pass(SimNicPort* port, TransferPtr transfer, uint64_t count, SteadyTime due,
                    Step step) {
-  if (port == nullptr) return next(transfer, due, step);
+  bool free = port == nullptr || count < fabric_.options().free_bytes;
+  if (free) return next(transfer, due, step);
   next(transfer, kNever, step);  // the time-outs, while the bytes wait for their turn
   port->submit({.left = count, .begun = nullptr, .passed = [this, transfer, due, step] {
                   if (transfer->call == nullptr) return;  // it has ended, or its process

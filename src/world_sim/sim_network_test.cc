@@ -57,6 +57,24 @@ TEST(SimNetwork, two_equal_cards_cost_the_time_of_one) {
   }
 }
 
+TEST(SimNetwork, what_is_not_scaled_passes_cards_at_once) {
+  for (uint64_t bytes : {1000u, 1001u}) {
+    Net net(2);
+    SimNetworkOptions options = net.network().options();
+    options.free_bytes = 1001;
+    net.network().set_options(options);
+    Pair pair = net.pair(0, 1);
+    for (size_t i : {0u, 1u}) net.network().set_nic(net.host(i), 1000, 1000);
+    SteadyTime begin = net.sim.now();
+    Outcome sent;
+    Outcome received;
+    net.spawn(1, send_bytes(net.world(1), pair.client, bytes, sent));
+    net.spawn(0, receive_bytes(net.world(0), pair.server, bytes, received));
+    ASSERT_TRUE(net.run());
+    EXPECT_NEAR(to_seconds(received.at - begin), bytes < 1001 ? 0 : 1.001, 0.01) << bytes;
+  }
+}
+
 // Eight streams into or out of one card end together, in eight times the time of one.
 TEST(SimNetwork, streams_share_a_card) {
   constexpr size_t kOthers = 8;

@@ -320,7 +320,7 @@ void SimFabric::pump(SimConnection& connection, int e) {
       return;
     }
     SimNicPort& port = host(connection.ends[e].host).out;
-    if (connection.loopback || !port.limited()) {
+    if (connection.loopback || !port.limited() || size < options_.free_bytes) {
       depart(id);
       continue;
     }
@@ -401,7 +401,7 @@ void SimFabric::feed_card(SimConnection& connection, int e) {
   SimConnection* known = &connection;
   while (known != nullptr && !known->pipes[e].at_in && known->pipes[e].reached > 0) {
     uint64_t size = known->pipes[e].transit.front().size();
-    if (known->loopback || !port.limited()) {
+    if (known->loopback || !port.limited() || size < options_.free_bytes) {
       deliver(*known, e);
       known = find(id / 2);
       continue;

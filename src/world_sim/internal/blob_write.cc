@@ -53,7 +53,8 @@ bool same_length_ids(const Blob& blob, const std::string& raw_id) {
 }  // namespace
 
 BlobContent BlobService::kept(const BlobContent& body) const {
-  return config_.discard_writes ? BlobContent::synthetic(0, body.size()) : body;
+  bool discard = config_.discard_writes && body.size() >= config_.discard_from;
+  return discard ? BlobContent::synthetic(0, body.size()) : body;
 }
 
 BlobReply BlobService::written(BlobCall& call, Blob& blob, int status) {
