@@ -79,7 +79,8 @@ FileAttributes decode_attributes(const Metadata& metadata) {
       attributes.write_id = value;
     } else if (key == kCrcsName) {
       attributes.crcs = value;
-    } else if (key == "shoalancestors" || key == "shoalorphan" || key == kGateName) {
+    } else if (key == "shoalancestors" || key == "shoalorphan" || key == "shoalrenamedfrom" ||
+               key == kGateName) {
       // Of the staged record, not of the file.
     } else if (key == "hdi_isfolder") {
       if (value == "true" || value == "True") attributes.kind = FileKind::kDirectory;

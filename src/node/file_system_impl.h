@@ -196,7 +196,7 @@ class FileSystemImpl final : public FileSystem {
   Task<Status> replicate_one(WriteBack::Version version, Context context);
   void replicate_in_background(const WriteBack::Version& version);
   static Task<void> replicate_for_others(FileSystemImpl* self, WriteBack::Version version);
-  Task<void> replicate_renamed(WriteBack::Version version, Context context);
+  Task<Status> replicate_renamed(WriteBack::Version version, Context context);
   // What was read from other nodes has reached the origin: it keeps its cache.
   void follow_commit(Inode& inode, const std::string& etag);
   Task<Result<bool>> any_waiting_below(ListOptions below, Context context);

@@ -415,6 +415,11 @@ Task<Status> FileSystemImpl::remove_file_locked(Inode& directory, Inode& inode, 
     }
   }
   WriteBack::Version version = inode.staged;
+  Status told;  // an error when a lost node may bring the version back
+  if (version != nullptr) {
+    EndReason reason = remove_object ? EndReason::kGone : EndReason::kReplaced;
+    told = co_await write_back_.end_now(version, reason, context);
+  }
   if (version != nullptr && inode.handles > 0) {
     // Still open: keep the bytes until the last handle is gone, but not over a crash.
     if (version->durable && version->small) {
@@ -431,7 +436,6 @@ Task<Status> FileSystemImpl::remove_file_locked(Inode& directory, Inode& inode, 
     write_back_.remove_name(version);
     version->dropped = true;
     version->changed.notify_all();
-    write_back_.end_records(version, "");
   } else if (version != nullptr) {
     drop_content(inode);
     inode.staged = nullptr;
@@ -451,7 +455,7 @@ Task<Status> FileSystemImpl::remove_file_locked(Inode& directory, Inode& inode, 
   if (remove_object && core_.options.negative_ttl > Duration(0)) {
     directory.absent_until[name] = core_.now() + core_.negative_ttl_here();
   }
-  co_return Status();
+  co_return told;
 }
 
 Task<Status> FileSystemImpl::unlink(InodeId parent, std::string name, Context context) {

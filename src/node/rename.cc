@@ -56,6 +56,7 @@ Task<Status> FileSystemImpl::save_record(WriteBack::Version version, StagedRecor
 Task<Status> FileSystemImpl::rename_staged(Inode& source, std::string from, std::string to,
                                            Inode* target, Context context) {
   WriteBack::Version version = source.staged;
+  if (version->ask_ledger) co_await write_back_.ask_ledger(version);
   bool maybe_there = !source.etag.empty() || version->tried;
   // What is acknowledged under the old name must not stay behind, and must not go first.
   if (version->supersedes || (maybe_there && !version->durable)) {
@@ -83,10 +84,10 @@ Task<Status> FileSystemImpl::rename_staged(Inode& source, std::string from, std:
     version->add_ancestor(*target->staged);  // its upload may have been cut short
     record.metadata[kAncestorsName] = version->ancestors;
   }
+  if (version->recorded) record.metadata[kRenamedFromName] = from;
   SHOAL_CO_RETURN_IF_ERROR(co_await save_record(version, record));
   version->record = record;
   source.etag = record.base_etag;
-  co_await replicate_renamed(version, context);
   co_return Status();
 }
 
@@ -157,8 +158,10 @@ Task<Status> FileSystemImpl::rename_file_locked(Inode& source, Inode& to_directo
   if (source.staged) co_await write_back_.halt(source.staged);
   if (target != nullptr && target->staged) co_await write_back_.halt(target->staged);
   WriteBack::Version version = source.staged;
+  Status told;  // an error when other nodes may know the old name only
   if (version != nullptr) {
     SHOAL_CO_RETURN_IF_ERROR(co_await rename_staged(source, from_path, to_path, target, context));
+    told = co_await replicate_renamed(version, context);
   } else {
     SHOAL_CO_RETURN_IF_ERROR(co_await expect_copy(source, target, context));
     SHOAL_CO_RETURN_IF_ERROR(co_await rename_clean(source, from_path, to_path, context));
@@ -178,7 +181,7 @@ Task<Status> FileSystemImpl::rename_file_locked(Inode& source, Inode& to_directo
     }
   }
   rename_in_tree(source, to_directory, to);
-  co_return Status();
+  co_return told;
 }
 
 Task<Status> FileSystemImpl::rename_one_object(ObjectInfo info, std::string to, Context context) {
@@ -268,20 +271,23 @@ Task<Status> FileSystemImpl::rename_directory_of(Inode& source, Inode& to_direct
           from_path, to_path)));
     }
   }
+  Status told;
   for (const auto& version : staged) {
     if (version->committed || version->dropped) continue;
     std::string from = version->record.object;
     StagedRecord record = version->record;
     record.object = renamed(from);
+    if (version->recorded) record.metadata[kRenamedFromName] = from;
     SHOAL_CO_RETURN_IF_ERROR(co_await save_record(version, record));
     version->record = std::move(record);
     write_back_.renamed(version, from);
-    co_await replicate_renamed(version, context);
+    Status known = co_await replicate_renamed(version, context);
+    if (!known) told = std::move(known);
     if (version->inode != nullptr && version->inode->writers > 0) continue;
     if (version->record.sealed && version->durable) write_back_.enqueue(version, false);
   }
   rename_in_tree(source, to_directory, to);
-  co_return Status();
+  co_return told;
 }
 
 Task<Status> FileSystemImpl::rename(InodeId from_parent, std::string from, InodeId to_parent,

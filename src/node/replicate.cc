@@ -68,7 +68,9 @@ LedgerRecord FileSystemImpl::record_of(const StagedVersion& version) const {
   record.metadata["shoalwriteid"] = version.write_id_text();
   record.writer = core_.replication->self();
   record.replicas = core_.options.replication.replicas;
+  record.metadata.erase(kRenamedFromName);
   record.ancestors = version.ancestors;
+  record.placed = version.placed;
   return record;
 }
 
@@ -76,7 +78,8 @@ LedgerRecord FileSystemImpl::record_of(const StagedVersion& version) const {
 Task<void> FileSystemImpl::announce(WriteBack::Version version) {
   LedgerRecord record = record_of(*version);
   record.sealed = false;
-  Status put = co_await core_.replication->put_record(std::move(record), core_.background());
+  Status put = co_await write_back_.put_record(version, record,
+                                               core_.replication->limited(std::chrono::seconds(5)));
   if (!put) core_.log.debug("announcing {}: {}", version->record.object, put.error().to_string());
 }
 
@@ -117,7 +120,9 @@ Task<Status> FileSystemImpl::replicate(WriteBack::Version version, Context conte
       version->replicated = std::make_shared<ReplicatedVersion>(
           *core_.replication, version->record.object, write, false);
     }
-    SHOAL_CO_RETURN_IF_ERROR(co_await version->replicated->settle(version->size(), context));
+    std::shared_ptr<ReplicatedVersion> replicated = version->replicated;
+    SHOAL_CO_RETURN_IF_ERROR(co_await replicated->settle(version->size(), context));
+    if (version->committed) co_return Status();
   }
   context = context.tightened(core_.executor(), core_.options.replication.ack_timeout);
   ++version->sequence;
@@ -145,7 +150,7 @@ Task<Status> FileSystemImpl::replicate(WriteBack::Version version, Context conte
   std::vector<uint32_t> crcs(content && record.size > 0 ? 1 : 0, record.crc);
   record_crcs(record.metadata, record.size, core_.options.replication.chunk_bytes,
               content ? std::move(crcs) : record.chunk_crcs);
-  SHOAL_CO_RETURN_IF_ERROR(co_await core_.replication->put_record(record, context));
+  SHOAL_CO_RETURN_IF_ERROR(co_await write_back_.put_record(version, record, context));
   bool degraded = !content && version->replicated->copies() < record.replicas;
   if (degraded) {
     core_.replication->metrics().degraded.add();
@@ -156,9 +161,15 @@ Task<Status> FileSystemImpl::replicate(WriteBack::Version version, Context conte
   if (version->recorded && version->recorded->write != write) {
     // The record itself was replaced; the chunks of the generation before are not wanted any more.
     ended.push_back(*version->recorded);
+    ended.back().sequence = kAllSequences;
   }
   version->recorded = std::move(record);
-  for (LedgerRecord& old : ended) core_.replication->remove_record(old, "");
+  version->renamed_from.clear();
+  for (LedgerRecord& old : ended) {
+    bool renamed = old.object != version->record.object;
+    core_.replication->remove_record(std::move(old),
+                                     renamed ? EndReason::kGone : EndReason::kReplaced);
+  }
   co_return Status();
 }
 
@@ -218,11 +229,13 @@ Task<Status> FileSystemImpl::replicate_one(WriteBack::Version version, Context c
   co_return co_await replicate(version, context);
 }
 
-// The record follows the name. The version is on this node's disk under the new one already.
-Task<void> FileSystemImpl::replicate_renamed(WriteBack::Version version, Context context) {
-  if (core_.replication == nullptr || !version->recorded) co_return;
+// The record follows the name. The version is on this node's disk under the new one already. After
+// an error it goes to the origin under the new name, but other nodes may know it by the old one.
+Task<Status> FileSystemImpl::replicate_renamed(WriteBack::Version version, Context context) {
+  if (core_.replication == nullptr || !version->recorded) co_return Status();
   if (version->replicated) version->replicated->renamed(version->record.object);
   LedgerRecord before = *version->recorded;
+  version->renamed_from = before.object;
   LedgerRecord record = before;
   record.object = version->record.object;
   record.base_etag = version->record.base_etag;
@@ -230,22 +243,26 @@ Task<void> FileSystemImpl::replicate_renamed(WriteBack::Version version, Context
   record.changed = version->record.changed;
   record.ancestors = version->ancestors;
   record.sequence = ++version->sequence;
-  Status status;
-  if (version->replicated && version->replicated->write() == record.write) {
-    status = co_await version->replicated->settle(record.size, context);
-    record.holders = version->replicated->holders();
+  record.placed.clear();
+  before.add_placed(version->placed);
+  before.sequence = version->sequence;
+  std::shared_ptr<ReplicatedVersion> replicated = version->replicated;
+  if (replicated && replicated->write() == record.write) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await replicated->settle(record.size, context));
+    record.holders = replicated->holders();
   }
   context = context.tightened(core_.executor(), core_.options.replication.ack_timeout);
-  if (status) status = co_await core_.replication->put_record(record, context);
-  if (!status) {
-    // It stays known under its old name, and goes to the origin under the new one.
-    core_.log.warning("{}: other nodes do not know its new name yet: {}", record.object,
-                      status.error().to_string());
-    co_return;
-  }
+  SHOAL_CO_RETURN_IF_ERROR(co_await write_back_.put_record(version, record, context));
+  if (version->ended) co_return Status();  // committed meanwhile
   version->recorded = std::move(record);
   before.holders.clear();  // the chunks are those of the new record
-  core_.replication->remove_record(before, "");
+  Status ended = co_await core_.replication->end_record(before, EndReason::kGone, "", context);
+  if (ended) {
+    version->renamed_from.clear();
+  } else {
+    version->earlier.push_back(std::move(before));
+  }
+  co_return ended;
 }
 
 void FileSystemImpl::follow_commit(Inode& inode, const std::string& etag) {

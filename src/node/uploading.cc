@@ -19,6 +19,8 @@ namespace shoal {
 namespace {
 
 constexpr Duration kRetryMax = std::chrono::seconds(60);
+constexpr Duration kPutAgain = std::chrono::milliseconds(250);
+constexpr Duration kPutLimit = std::chrono::seconds(5);  // in the background
 
 Condition condition_of(const StagedRecord& record) {
   if (!record.base_etag.empty()) return Condition::match(record.base_etag);
@@ -51,6 +53,13 @@ bool WriteBack::is_written(const WriteName& write) const {
   Version version = found == by_write_.end() ? nullptr : found->second.lock();
   return version != nullptr && version->generation >= write.generation && !version->committed &&
          !version->dropped;
+}
+
+bool WriteBack::is_written_as(const WriteName& write, const std::string& object) const {
+  if (!is_written(write)) return false;
+  Version version = by_write_.find(write.id)->second.lock();
+  if (version->record.object == object || version->renamed_from == object) return true;
+  return version->recorded && version->recorded->object == object;
 }
 
 WaitingPage WriteBack::waiting(const std::string& path, const std::string& after, size_t count_max,
@@ -113,9 +122,8 @@ Task<Status> WriteBack::replace_holders(Version version) {
   if (!same) co_return Status();  // it went on meanwhile, and settled itself
   record.holders = replicated->holders();
   record.sequence = ++version->sequence;
-  Duration limit = core_.options.replication.ack_timeout;
   SHOAL_CO_RETURN_IF_ERROR(
-      co_await core_.replication->put_record(record, core_.replication->limited(limit)));
+      co_await put_record(version, record, core_.replication->limited(kPutLimit)));
   if (version->recorded && version->recorded->write == record.write) {
     version->recorded->holders = std::move(record.holders);
     version->recorded->sequence = record.sequence;
@@ -146,30 +154,90 @@ Task<void> WriteBack::keep_replicated() {
   }
 }
 
-void WriteBack::end_records(const Version& version, const std::string& etag) {
+Task<Status> WriteBack::put_record(Version version, LedgerRecord& record, Context context) {
+  auto has_ended = [&] {
+    return version->committed ? Status()
+                              : fail(Code::kStale, record.object + " has ended meanwhile");
+  };
+  while (true) {
+    if (version->ended) co_return has_ended();
+    Status put = co_await core_.replication->put_record(record, context);
+    version->placed = record.placed;
+    if (version->ended) {
+      LedgerRecord late = record;
+      late.sequence = kAllSequences;
+      core_.replication->remove_record(std::move(late), EndReason::kReplaced);
+      co_return has_ended();
+    }
+    if (put || put.error().code() != Code::kUnavailable) co_return put;
+    Status slept = co_await sleep_for(core_.executor(), kPutAgain, context);
+    if (!slept) co_return put;
+  }
+}
+
+std::vector<WriteBack::Ending> WriteBack::take_records(const Version& version, EndReason reason,
+                                                       const std::string& etag) {
   reopened(version);  // nobody waits for it any more
-  if (core_.replication == nullptr) return;
+  std::vector<Ending> endings;
+  if (core_.replication == nullptr) return endings;
+  auto add = [&](LedgerRecord record) {
+    bool renamed = record.object != version->record.object;
+    bool same = !renamed && record.write == version->write();
+    EndReason why = renamed ? EndReason::kGone : same ? reason : EndReason::kReplaced;
+    endings.push_back({std::move(record), why, same ? etag : ""});
+  };
+  for (LedgerRecord& record : std::exchange(version->earlier, {})) add(std::move(record));
+  if (std::exchange(version->ended, true)) return endings;
   by_write_.erase(version->record.write_id);
-  std::vector<LedgerRecord> ended = std::exchange(version->earlier, {});
-  for (LedgerRecord& record : ended) core_.replication->remove_record(record, "");
   auto recorded = std::exchange(version->recorded, std::nullopt);
   std::shared_ptr<ReplicatedVersion> replicated = std::exchange(version->replicated, nullptr);
-  if (!recorded && replicated == nullptr) return;
+  bool known = recorded || replicated != nullptr || !version->placed.empty() || version->ask_ledger;
+  if (!known) return endings;
   LedgerRecord record = recorded ? *recorded : LedgerRecord{};
-  if (!recorded) {  // chunks without an acknowledgement
-    record.object = version->record.object;
+  if (!recorded) {  // without an acknowledgement
+    record.object = record.home = version->record.object;
     record.write = version->write();
+    record.replicas = core_.options.replication.replicas;
   }
   if (replicated != nullptr) {
     record.home = replicated->home();
     record.holders = replicated->holders();
   }
   record.size = version->size();
-  bool same = record.object == version->record.object && record.write == version->write();
-  core_.replication->remove_record(record, same ? etag : "");
+  record.sequence = kAllSequences;
+  record.add_placed(version->placed);
+  add(std::move(record));
+  return endings;
 }
 
-// After a restart: what other nodes have of it.
+void WriteBack::end_records(const Version& version, EndReason reason, const std::string& etag) {
+  for (Ending& ending : take_records(version, reason, etag)) {
+    core_.replication->remove_record(std::move(ending.record), ending.reason,
+                                     std::move(ending.etag));
+  }
+}
+
+Task<Status> WriteBack::end_now(Version version, EndReason reason, Context context) {
+  Status status;
+  for (Ending& ending : take_records(version, reason, "")) {
+    Status ended = co_await core_.replication->end_record(std::move(ending.record), ending.reason,
+                                                          "", context);
+    if (!ended) status = std::move(ended);
+  }
+  co_return status;
+}
+
+// Cut off by a crash: other nodes may know it by its old name only, or by both.
+void WriteBack::finish_rename(const Version& version) {
+  LedgerRecord before;
+  before.object = before.home = version->renamed_from;
+  before.write = version->write();
+  before.sequence = version->sequence;
+  before.replicas = core_.options.replication.replicas;
+  version->earlier.push_back(std::move(before));
+  callbacks_.replicate(version);
+}
+
 Task<void> WriteBack::ask_ledger(Version version) {
   Context context = core_.background();
   context.cancel = &version->cancel;
@@ -178,7 +246,8 @@ Task<void> WriteBack::ask_ledger(Version version) {
   version->ask_ledger = false;
   for (LedgerRecord& record : *records) {
     if (record.write.id != version->record.write_id) continue;
-    version->sequence = record.sequence;
+    version->sequence = std::max(version->sequence, record.sequence);
+    version->placed = record.placed;
     if (record.write == version->write() && !record.content) {
       version->replicated =
           std::make_shared<ReplicatedVersion>(*core_.replication, record.home, record.write, false);
@@ -192,14 +261,31 @@ Task<void> WriteBack::ask_ledger(Version version) {
 Task<Status> WriteBack::resolve_base(Version version) {
   auto base = WriteName::parse(version->record.base_etag);
   if (!base) co_return fail(Code::kInternal, "a base that cannot be");
-  auto etag = co_await core_.replication->resolve(version->record.object, *base,
-                                                  {kNever, &version->cancel});
-  if (etag) {
-    version->record.base_etag = std::move(*etag);
-  } else if (etag.error().code() != Code::kConflict) {
-    co_return fail(Code::kUnavailable, "the version that it replaces is not in the origin yet");
+  const std::string object = version->record.object;
+  Context context{kNever, &version->cancel};
+  bool gone = false;
+  while (true) {
+    auto etag = co_await core_.replication->resolve(object, *base, context);
+    if (etag) {
+      version->record.base_etag = std::move(*etag);
+      co_return Status();
+    }
+    Code code = etag.error().code();
+    if (code != Code::kNotFound && code != Code::kConflict) co_return fail(std::move(etag).error());
+    if (gone && code == Code::kNotFound) {
+      version->record.base_etag.clear();
+      version->record.must_be_absent = true;
+    }
+    // On a conflict the condition fails, and that is settled like any other.
+    if (gone) co_return Status();
+    SHOAL_CO_ASSIGN_OR_RETURN(
+        Replication::Standing standing,
+        co_await core_.replication->ask_standing(object, *base, kAllSequences, context));
+    if (standing.recorded) {
+      co_return fail(Code::kBusy, "the version that it replaces is not in the origin yet");
+    }
+    gone = true;  // or committed between the two questions
   }
-  co_return Status();  // on a conflict the condition fails, and that is settled like any other
 }
 
 // A manifest, or a pointer to a published directory, waits for what it names.
@@ -281,6 +367,7 @@ Task<Result<ObjectInfo>> WriteBack::upload(Version version) {
   options.metadata["shoalwriteid"] = version->write_id_text();
   options.metadata.erase(kAncestorsName);
   options.metadata.erase(kGateName);
+  options.metadata.erase(kRenamedFromName);
   SHOAL_CO_ASSIGN_OR_RETURN(std::vector<uint32_t> crcs, co_await crcs_of(version));
   record_crcs(options.metadata, version->size(), core_.options.replication.chunk_bytes,
               std::move(crcs));

@@ -70,37 +70,41 @@ WriteBack::WriteBack(NodeCore& core, Callbacks callbacks)
 
 WriteBack::~WriteBack() { SHOAL_ASSERT(stopping_ || gate_.count() == 0, "stop() it first"); }
 
+// What the store kept of a version over a restart.
+WriteBack::Version WriteBack::recover(Store::Staged staged) {
+  auto version = std::make_shared<StagedVersion>(core_.executor());
+  version->record = std::move(staged.record);
+  version->small = staged.small;
+  version->durable = true;
+  version->modified = false;
+  version->ask_ledger = core_.replication != nullptr;
+  version->tried = true;
+  version->reseal = !version->small;
+  version->since = core_.now();
+  // Its records may have been counted further than is known here.
+  version->sequence =
+      static_cast<uint64_t>(core_.world.executor.wall_now().time_since_epoch().count());
+  auto noted = [&](const char* name) {
+    auto found = version->record.metadata.find(name);
+    return found == version->record.metadata.end() ? std::string() : found->second;
+  };
+  version->ancestors = noted(kAncestorsName);
+  version->gate = noted(kGateName);
+  if (core_.replication != nullptr) version->renamed_from = noted(kRenamedFromName);
+  // The generation is part of the write id that seal() wrote into the metadata.
+  std::string id = noted("shoalwriteid");
+  if (size_t dot = id.find('.'); dot != std::string::npos) {
+    version->generation = static_cast<uint32_t>(std::strtoul(id.c_str() + dot + 1, nullptr, 10));
+  }
+  return version;
+}
+
 void WriteBack::start() {
   for (Store::Staged& staged : core_.store.staged()) {
     // Other nodes' (replication).
     const auto& marks = staged.record.metadata;
     if (marks.contains(kLedgerMark) || marks.contains(kReplicaMark)) continue;
-    auto version = std::make_shared<StagedVersion>(core_.executor());
-    version->record = std::move(staged.record);
-    version->small = staged.small;
-    version->durable = true;
-    version->modified = false;
-    version->ask_ledger = core_.replication != nullptr;
-    version->tried = true;
-    version->reseal = !version->small;
-    if (auto names = version->record.metadata.find(kAncestorsName);
-        names != version->record.metadata.end()) {
-      version->ancestors = names->second;
-    }
-    if (auto gate = version->record.metadata.find(kGateName);
-        gate != version->record.metadata.end()) {
-      version->gate = gate->second;
-    }
-    version->since = core_.now();
-    // The generation is part of the write id that seal() wrote into the metadata.
-    auto text = version->record.metadata.find("shoalwriteid");
-    if (text != version->record.metadata.end()) {
-      size_t dot = text->second.find('.');
-      if (dot != std::string::npos) {
-        version->generation =
-            static_cast<uint32_t>(std::strtoul(text->second.c_str() + dot + 1, nullptr, 10));
-      }
-    }
+    Version version = recover(std::move(staged));
     if (version->record.metadata.contains("shoalorphan")) {
       gate_.spawn(forget(version));  // it was unlinked while open
       continue;
@@ -128,6 +132,7 @@ void WriteBack::start() {
   for (auto& [name, version] : by_name_) {
     publish(version);
     enqueue(version, true);
+    if (!version->renamed_from.empty()) finish_rename(version);
   }
   if (!by_name_.empty()) {
     core_.log.info("recovered {} staged objects, {}", by_name_.size(), format_size(bytes()));
@@ -324,7 +329,7 @@ Task<Status> WriteBack::drop(Version version) {
   remove_name(version);
   version->dropped = true;
   version->changed.notify_all();
-  end_records(version, "");
+  end_records(version, EndReason::kReplaced, "");
   if (Version old = std::exchange(version->supersedes, nullptr)) {
     SHOAL_CO_RETURN_IF_ERROR(co_await drop(std::move(old)));
   }
@@ -454,7 +459,7 @@ Task<void> WriteBack::finish(Version version, ObjectInfo info) {
     Status slept = co_await sleep_for(core_.executor(), backoff.next(), {kNever, &version->cancel});
     if (!slept) co_return;  // it stays staged; the next upload meets it in the origin
   }
-  end_records(version, info.etag);
+  end_records(version, EndReason::kCommitted, info.etag);
   remove_name(version);
   version->committed = true;
   version->last_error.clear();

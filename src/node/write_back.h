@@ -47,6 +47,9 @@ struct StagedVersion {
   std::optional<LedgerRecord> recorded;           // the last record that its owners took
   std::vector<LedgerRecord> earlier;  // of versions that it replaces, until it has a record itself
   uint64_t sequence = 0;              // of its records
+  std::vector<NodeId> placed;         // nodes that may have records of it
+  bool ended = false;                 // no record of it may be made any more
+  std::string renamed_from;           // other nodes may have records of it under this name
   bool ask_ledger = false;            // recovered: there may be a record
   bool replicating = false;           // in the background, because somebody waits for it
 
@@ -86,6 +89,7 @@ struct StagedVersion {
 
 // In a staged record's metadata only; never sent to the origin.
 inline constexpr const char* kAncestorsName = "shoalancestors";
+inline constexpr const char* kRenamedFromName = "shoalrenamedfrom";
 
 class WriteBack;
 
@@ -174,14 +178,21 @@ class WriteBack final : public WriterSide {
   // --- for other nodes ---
   Task<std::optional<Local>> find_written(WriteName write) override;
   bool is_written(const WriteName& write) const override;
+  bool is_written_as(const WriteName& write, const std::string& object) const override;
   bool upload_now(const WriteName& write) override;
   WaitingPage waiting(const std::string& path, const std::string& after, size_t count_max,
                       Push push) override;
   Task<void> keep_replicated() override;
+  // After a restart: what other nodes have of it. Leaves ask_ledger set if they do not answer.
+  Task<void> ask_ledger(Version version);
   // The version can be asked for by its write id from now on.
   void publish(const Version& version) { by_write_[version->record.write_id] = version; }
+  // On the nodes that keep its record. One that ended meanwhile ends there too.
+  Task<Status> put_record(Version version, LedgerRecord& record, Context context);
   // It has ended: tells the other nodes, with the etag under which the origin has it (or empty).
-  void end_records(const Version& version, const std::string& etag);
+  void end_records(const Version& version, EndReason reason, const std::string& etag);
+  // The same; returns when no node can bring it back.
+  Task<Status> end_now(Version version, EndReason reason, Context context);
 
   std::vector<BacklogItem> backlog(size_t items_max) const;
   uint64_t objects() const { return by_name_.size(); }
@@ -211,6 +222,16 @@ class WriteBack final : public WriterSide {
   Task<Status> await_turn(Version version, Context context);
   Task<Status> check_others(Version version);
   void restore_order();
+  Version recover(Store::Staged staged);
+  void finish_rename(const Version& version);
+  struct Ending {
+    LedgerRecord record;
+    EndReason reason;
+    std::string etag;
+  };
+  // What other nodes have to be told the end of. `etag`: under which the origin has the version.
+  std::vector<Ending> take_records(const Version& version, EndReason reason,
+                                   const std::string& etag);
   Task<void> forget(Version version);
   Task<void> upload_one(Version version);
   Task<Result<ObjectInfo>> upload(Version version);
@@ -218,7 +239,6 @@ class WriteBack final : public WriterSide {
   Task<Result<ObjectInfo>> upload_spread(Version version, PutOptions options, Context context);
   Task<Result<ObjectInfo>> upload_blocks(Version version, PutOptions options, Context context);
   Task<Status> replace_holders(Version version);
-  Task<void> ask_ledger(Version version);
   Task<Status> resolve_base(Version version);
   Task<Status> pass_gate(Version version);
   Task<Result<std::vector<uint32_t>>> crcs_of(Version version);

@@ -370,7 +370,13 @@ Task<Status> FileSystemImpl::seal(Inode& inode, bool close, Context context) {
     while (old != nullptr) {
       WriteBack::Version older = std::exchange(old->supersedes, nullptr);
       // On other nodes the old version stays until they have this one.
-      if (old->recorded) version->earlier.push_back(*std::exchange(old->recorded, std::nullopt));
+      if (old->recorded) {
+        old->recorded->add_placed(old->placed);
+        old->recorded->sequence = kAllSequences;
+        version->earlier.push_back(*std::exchange(old->recorded, std::nullopt));
+        old->placed.clear();
+        old->ask_ledger = false;
+      }
       std::ranges::move(old->earlier, std::back_inserter(version->earlier));
       old->earlier.clear();
       Status dropped = co_await write_back_.drop(old);
@@ -431,6 +437,9 @@ Task<Status> FileSystemImpl::save_record(Inode& inode) {
   SHOAL_CO_ASSIGN_OR_RETURN(version->record.metadata, encode_attributes(inode.attributes));
   if (!version->ancestors.empty()) version->record.metadata[kAncestorsName] = version->ancestors;
   if (!version->gate.empty()) version->record.metadata[kGateName] = version->gate;
+  if (!version->renamed_from.empty()) {
+    version->record.metadata[kRenamedFromName] = version->renamed_from;
+  }
   if (version->small) {
     if (!version->bytes) {
       SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes,

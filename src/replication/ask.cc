@@ -1,4 +1,7 @@
 // Requests to other members about replicas and records.
+#include <algorithm>
+#include <iterator>
+
 #include "async/gate.h"
 #include "async/linked_cancel.h"
 #include "replication/replication.h"
@@ -11,6 +14,8 @@ namespace {
 constexpr Duration kLookAfter = std::chrono::seconds(2);
 constexpr Duration kPingLimit = std::chrono::seconds(2);
 constexpr int kPingsFailedMax = 2;
+constexpr Duration kAskLimit = std::chrono::seconds(5);
+constexpr size_t kStandingAskedMax = 16;  // owners of the slot and those who stand in for them
 
 struct Watch {
   Replication& replication;
@@ -45,7 +50,84 @@ Task<void> watch_member(Watch& watch) {
   watch.guard.inner.request();
 }
 
+Task<Status> note_success(Task<Result<std::string>> work, uint32_t* successes, std::string* error) {
+  auto answer = co_await std::move(work);
+  if (answer) {
+    ++*successes;
+  } else {
+    *error = answer.error().to_string();
+  }
+  co_return Status();
+}
+
+Task<Status> read_standing(Replication& replication, NodeId node, const wire::LedgerGetRequest& ask,
+                           Replication::Standing* standing, std::string* silent) {
+  auto answer = co_await replication.ask(node, Method::kLedgerGet, ask.SerializeAsString(),
+                                         replication.limited(kAskLimit));
+  auto reply = answer ? parse_message<wire::LedgerGetReply>(*answer, "records")
+                      : Result<wire::LedgerGetReply>(fail(std::move(answer).error()));
+  if (!reply) {
+    *silent = reply.error().to_string();
+    co_return Status();
+  }
+  if (reply->ended() && reply->reason() <= kEndReasonMax) {
+    auto reason = static_cast<EndReason>(reply->reason());
+    standing->ended = std::max(standing->ended.value_or(EndReason::kReplaced), reason);
+  }
+  for (const wire::LedgerBody& body : reply->records()) {
+    auto record = from_wire(body);
+    if (!record || record->write.id != from_wire(ask.write()).id) continue;
+    standing->recorded = standing->recorded || record->write.generation >= ask.write().generation();
+    standing->earlier = standing->earlier || record->write.generation <= ask.write().generation();
+    standing->placed.push_back(node);
+    std::ranges::copy(record->placed, std::back_inserter(standing->placed));
+  }
+  co_return Status();
+}
+
 }  // namespace
+
+Task<uint32_t> Replication::ask_first(std::vector<NodeId> nodes, uint32_t count, Method method,
+                                      std::string body, std::string* error, Context context) {
+  uint32_t answered = 0;
+  size_t next = 0;
+  while (answered < count && next < nodes.size() && context.check(executor())) {
+    std::vector<Task<Status>> tasks;
+    for (; next < nodes.size() && answered + tasks.size() < count; ++next) {
+      if (!usable(nodes[next])) continue;
+      Context limit = context.tightened(executor(), kAskLimit);
+      tasks.push_back(note_success(ask(nodes[next], method, body, limit), &answered, error));
+    }
+    size_t parallel = tasks.size();
+    if (parallel == 0) break;
+    Status asked = co_await run_all(executor(), std::move(tasks), parallel);
+    static_cast<void>(asked);
+  }
+  co_return answered;
+}
+
+Task<Result<Replication::Standing>> Replication::ask_standing(std::string object, WriteName write,
+                                                              uint64_t sequence, Context context) {
+  wire::LedgerGetRequest request;
+  request.set_object(object);
+  to_wire(write, *request.mutable_write());
+  request.set_sequence(sequence);
+  Standing standing;
+  std::string silent;
+  std::vector<Task<Status>> tasks;
+  for (const NodeId& node : candidates(slot_of_object(object))) {
+    if (tasks.size() >= kStandingAskedMax) break;
+    if (is_lost(node)) continue;
+    tasks.push_back(read_standing(*this, node, request, &standing, &silent));
+  }
+  Status asked = co_await run_all(executor(), std::move(tasks), kStandingAskedMax);
+  static_cast<void>(asked);
+  SHOAL_CO_RETURN_IF_ERROR(context.check(executor()));
+  if (!silent.empty() && !standing.ended) {
+    co_return fail(Code::kUnavailable, object + ": not all who may know its end answer: " + silent);
+  }
+  co_return standing;
+}
 
 Task<Result<std::string>> Replication::ask(NodeId node, Method method, std::string body,
                                            Context context) {
@@ -84,9 +166,11 @@ Task<Result<std::string>> Replication::ask_while_alive(NodeId node, Method metho
 }
 
 Task<Result<wire::ReplicaStateReply>> Replication::ask_state(NodeId node, std::string home,
-                                                             WriteName write, Context context) {
+                                                             WriteName write, Context context,
+                                                             std::string as_object) {
   wire::ReplicaStateRequest request;
   request.set_object(std::move(home));
+  request.set_as_object(std::move(as_object));
   to_wire(write, *request.mutable_write());
   auto answer = co_await ask(node, Method::kReplicaState, request.SerializeAsString(), context);
   if (!answer) co_return fail(std::move(answer).error());

@@ -7,6 +7,10 @@
 
 namespace shoal {
 
+namespace {
+constexpr const char* kRecordMark = "1";
+}  // namespace
+
 Ledger::Ledger(World& world, Store& store, const Log& log)
     : world_(world), store_(store), log_(log), freed_(world.executor) {}
 
@@ -20,7 +24,10 @@ void Ledger::changed(const std::string& object) {
 
 Task<Status> Ledger::load() {
   for (const Store::Staged& staged : store_.staged()) {
-    if (!staged.small || !staged.record.metadata.contains(kLedgerMark)) continue;
+    auto mark = staged.record.metadata.find(kLedgerMark);
+    bool is_record =
+        staged.small && mark != staged.record.metadata.end() && mark->second == kRecordMark;
+    if (!is_record) continue;
     auto bytes = co_await store_.read_staged_small(staged.record.write_id);
     if (!bytes) {
       log_.error("a ledger record of {} cannot be read: {}", staged.record.object,
@@ -71,20 +78,33 @@ Task<Status> Ledger::store_record(const LedgerRecord& record, Hash128 key) {
   staged.size = bytes.size();
   staged.sealed = true;
   staged.changed = record.changed;
-  staged.metadata[kLedgerMark] = "1";
+  staged.metadata[kLedgerMark] = kRecordMark;
   co_return co_await store_.stage_small(std::move(staged), as_bytes(bytes));
+}
+
+const Ledger::Ended* Ledger::find_ended(const std::string& object, const Hash128& write_id) const {
+  auto ended = ended_.find(key_of(object, write_id));
+  return ended == ended_.end() ? nullptr : &ended->second;
 }
 
 Task<Status> Ledger::put(LedgerRecord record) {
   Hash128 key = key_of(record.object, record.write.id);
   co_await claim(key);
-  auto order = [](const LedgerRecord& r) { return std::pair(r.write.generation, r.sequence); };
   Status status;
-  auto ended = ended_.find(key);
   LedgerRecord* known = find_write(record.object, record.write.id);
-  if (ended != ended_.end() && record.write.generation <= ended->second) {
+  bool changes = true;
+  const Ended* ended = find_ended(record.object, record.write.id);
+  if (ended != nullptr && ended->covers(record.write, record.sequence)) {
     status = fail(Code::kNotFound, record.object + ": this version has ended");
-  } else if (known == nullptr || order(*known) < order(record)) {
+  } else if (known != nullptr && !record.is_later_than(*known)) {
+    LedgerRecord merged = *known;
+    merged.add_placed(record.placed);
+    changes = merged.placed.size() > known->placed.size();
+    record = std::move(merged);
+  } else if (known != nullptr) {
+    record.add_placed(known->placed);
+  }
+  if (status && changes) {
     status = co_await store_record(record, key);
     if (status) {
       known = find_write(record.object, record.write.id);
@@ -102,20 +122,24 @@ Task<Status> Ledger::put(LedgerRecord record) {
   co_return status;
 }
 
-Task<Status> Ledger::remove(std::string object, WriteName write) {
-  return erase(std::move(object), write, true);
+Task<Status> Ledger::add_placed(std::string object, WriteName write, std::vector<NodeId> nodes) {
+  const LedgerRecord* known = find_write(object, write.id);
+  if (known == nullptr) co_return fail(Code::kNotFound, object + ": there is no record of it");
+  LedgerRecord record = *known;
+  record.placed = std::move(nodes);
+  co_return co_await put(std::move(record));
 }
 
-Task<Status> Ledger::let_go(std::string object, WriteName write) {
-  return erase(std::move(object), write, false);
-}
-
-Task<Status> Ledger::erase(std::string object, WriteName write, bool ended) {
+Task<Result<std::vector<NodeId>>> Ledger::remove(std::string object, WriteName write,
+                                                 uint64_t sequence, EndReason reason) {
   Hash128 key = key_of(object, write.id);
+  Ended end{write.generation, sequence, reason, reason == EndReason::kCommitted};
   co_await claim(key);
   Status status;
+  std::vector<NodeId> placed;
   LedgerRecord* known = find_write(object, write.id);
-  if (known != nullptr && known->write.generation <= write.generation) {
+  if (known != nullptr) placed = known->placed;
+  if (known != nullptr && end.covers(known->write, known->sequence)) {
     status = co_await store_.drop_staged_small(key);
     if (!status && status.error().code() == Code::kNotFound) status = Status();
     if (status) {
@@ -126,15 +150,23 @@ Task<Status> Ledger::erase(std::string object, WriteName write, bool ended) {
       --count_;
     }
   }
-  if (status && ended) {
+  if (status) {
     if (ended_.size() >= kEndedMax) ended_.clear();
-    uint32_t& generation = ended_[key];
-    generation = std::max(generation, write.generation);
+    Ended& ended = ended_.try_emplace(key, end).first->second;
+    bool committed = end.was_committed || ended.was_committed;
+    bool same = ended.generation == end.generation && ended.sequence == end.sequence;
+    if (same) {
+      ended.reason = std::max(ended.reason, end.reason);
+    } else if (end.covers({write.id, ended.generation}, ended.sequence)) {
+      ended = end;
+    }
+    ended.was_committed = committed;
   }
   release(key);
-  if (ended) forget_notice(object, write);
+  forget_notice(object, write);
   changed(object);
-  co_return status;
+  SHOAL_CO_RETURN_IF_ERROR(std::move(status));
+  co_return placed;
 }
 
 std::vector<LedgerRecord> Ledger::find(const std::string& object) const {

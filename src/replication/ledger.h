@@ -34,13 +34,27 @@ class Ledger {
   // Reads what the store recovered. Damaged records are kept by the store and named in the log.
   Task<Status> load();
 
-  // Durable on return. A record of an older state of the same write changes nothing; one of a
-  // version that has ended is refused with kNotFound.
+  // Durable on return. A record of an older state of the same write only says where others may be;
+  // one of a version that has ended is refused with kNotFound.
   Task<Status> put(LedgerRecord record);
-  // Durable on return: this generation of the write and those before it. Absent ones are fine.
-  Task<Status> remove(std::string object, WriteName write);
-  // The same, but the version goes on elsewhere: it may come back.
-  Task<Status> let_go(std::string object, WriteName write);
+  // Other nodes may have the record from now on. kNotFound: there is none.
+  Task<Status> add_placed(std::string object, WriteName write, std::vector<NodeId> nodes);
+  // Durable on return: the generations of the write before this one, and of this one records up to
+  // the sequence. Absent ones are fine. Answers where else they may be.
+  Task<Result<std::vector<NodeId>>> remove(std::string object, WriteName write, uint64_t sequence,
+                                           EndReason reason);
+  struct Ended {
+    uint32_t generation = 0;
+    uint64_t sequence = 0;
+    EndReason reason = EndReason::kReplaced;
+    bool was_committed = false;  // the origin had some generation of it
+
+    bool covers(const WriteName& write, uint64_t up_to) const {
+      return std::pair(write.generation, up_to) <= std::pair(generation, sequence);
+    }
+  };
+  // What remove() was called with for this write, as far as that is still known; or null.
+  const Ended* find_ended(const std::string& object, const Hash128& write_id) const;
 
   std::vector<LedgerRecord> find(const std::string& object) const;
   // The newest sealed version of the object, or null.
@@ -70,7 +84,6 @@ class Ledger {
   };
   static constexpr size_t kNoticesMax = 200'000;
   static constexpr size_t kEndedMax = 100'000;
-  Task<Status> erase(std::string object, WriteName write, bool ended);
   static Hash128 key_of(const std::string& object, const Hash128& write_id);
   Task<Status> store_record(const LedgerRecord& record, Hash128 key);
   LedgerRecord* find_write(const std::string& object, const Hash128& write_id);
@@ -83,9 +96,9 @@ class Ledger {
   const Log& log_;
   std::map<std::string, std::vector<LedgerRecord>> records_;  // by object
   size_t count_ = 0;
-  std::map<std::string, Notice> notices_;        // by object
-  std::unordered_map<Hash128, uint32_t> ended_;  // by key: generations up to this have ended
-  std::set<Hash128> busy_;                       // keys being written
+  std::map<std::string, Notice> notices_;     // by object
+  std::unordered_map<Hash128, Ended> ended_;  // by key
+  std::set<Hash128> busy_;                    // keys being written
   Signal freed_;
   std::function<void(const std::string&)> listener_;
 };

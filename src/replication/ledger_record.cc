@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <tuple>
 
 #include "base/object_name.h"
 
@@ -30,6 +31,28 @@ std::optional<WriteName> WriteName::parse(std::string_view text) {
   auto [at, error] = std::from_chars(text.data() + kHexDigits + 1, end, name.generation);
   if (error != std::errc() || at != end) return std::nullopt;
   return name;
+}
+
+bool LedgerRecord::is_later_than(const LedgerRecord& other) const {
+  return std::tuple(write.generation, sequence, repairs) >
+         std::tuple(other.write.generation, other.sequence, other.repairs);
+}
+
+void LedgerRecord::add_placed(const std::vector<NodeId>& nodes) {
+  for (const NodeId& node : nodes) {
+    if (std::ranges::find(placed, node) == placed.end()) placed.push_back(node);
+  }
+}
+
+void to_wire(const NodeId& node, wire::NodeBody& body) {
+  body.set_high(node.high);
+  body.set_low(node.low);
+}
+
+std::vector<NodeId> from_wire(const google::protobuf::RepeatedPtrField<wire::NodeBody>& bodies) {
+  std::vector<NodeId> nodes;
+  for (const wire::NodeBody& body : bodies) nodes.push_back({body.high(), body.low()});
+  return nodes;
 }
 
 std::string pack_crcs(const std::vector<uint32_t>& crcs) {
@@ -73,13 +96,10 @@ void to_wire(const LedgerRecord& record, wire::LedgerBody& body) {
     entry->set_name(name);
     entry->set_value(value);
   }
-  body.mutable_writer()->set_high(record.writer.high);
-  body.mutable_writer()->set_low(record.writer.low);
-  for (const NodeId& holder : record.holders) {
-    wire::NodeBody* node = body.add_holders();
-    node->set_high(holder.high);
-    node->set_low(holder.low);
-  }
+  to_wire(record.writer, *body.mutable_writer());
+  for (const NodeId& holder : record.holders) to_wire(holder, *body.add_holders());
+  for (const NodeId& node : record.placed) to_wire(node, *body.add_placed());
+  body.set_repairs(record.repairs);
   body.set_replicas(record.replicas);
   body.set_crc(record.crc);
   body.set_has_content(record.content.has_value());
@@ -105,9 +125,9 @@ Result<LedgerRecord> from_wire(const wire::LedgerBody& body) {
     record.metadata.emplace(entry.name(), entry.value());
   }
   record.writer = {body.writer().high(), body.writer().low()};
-  for (const wire::NodeBody& node : body.holders()) {
-    record.holders.push_back({node.high(), node.low()});
-  }
+  record.holders = from_wire(body.holders());
+  record.placed = from_wire(body.placed());
+  record.repairs = body.repairs();
   record.replicas = body.replicas();
   record.crc = body.crc();
   if (body.has_content()) record.content = body.content();
@@ -118,7 +138,8 @@ Result<LedgerRecord> from_wire(const wire::LedgerBody& body) {
                   validate_object_name(record.home).has_value() && !record.write.id.is_zero() &&
                   record.size <= kObjectBytesMax && record.base_etag.size() <= kEtagBytesMax &&
                   record.metadata.size() <= kMetadataMax && bytes <= kMetadataBytes &&
-                  record.holders.size() <= kLedgerHoldersMax && record.replicas >= 1 &&
+                  record.holders.size() <= kLedgerHoldersMax &&
+                  record.placed.size() <= kLedgerHoldersMax && record.replicas >= 1 &&
                   record.replicas <= kReplicasMax && record.ancestors.size() <= kMetadataBytes &&
                   (!record.content ||
                    (record.content->size() == record.size && record.size <= kLedgerContentMax));

@@ -31,13 +31,18 @@ struct WriteName {
   auto operator<=>(const WriteName&) const = default;
 };
 
+// Follows the name in the metadata of an object that was only synced when it was uploaded in its
+// writer's place.
+inline constexpr std::string_view kSyncedSuffix = ".synced";
+
 // Whether an ETag names a version that the origin does not have yet. No origin's ETag looks so.
 inline bool is_unuploaded(std::string_view etag) { return etag.starts_with('~'); }
 
 struct LedgerRecord {
   std::string object;
   WriteName write;
-  uint64_t sequence = 0;  // of the records of one generation; the highest counts
+  uint64_t sequence = 0;  // of the writer's records of one generation; the highest counts
+  uint32_t repairs = 0;   // by others since; they never outdo the writer
   uint64_t size = 0;
   std::string base_etag;  // what the commit replaces; may name another un-uploaded version
   bool must_be_absent = false;
@@ -52,12 +57,26 @@ struct LedgerRecord {
   std::string ancestors;               // write ids (hex, spaces between) that this one follows
   std::string home;                    // the name that its replicas are under
   std::vector<uint32_t> chunk_crcs;    // CRC32C of each chunk
+  std::vector<NodeId> placed;          // nodes that may have records of this write
+
+  bool is_later_than(const LedgerRecord& other) const;
+  void add_placed(const std::vector<NodeId>& nodes);
 };
 
 // Small objects travel inside their record up to this size; with it a record fits the small tier.
 inline constexpr uint64_t kLedgerContentMax = 192 * 1024;
 inline constexpr size_t kLedgerHoldersMax = 4096;
 
+// All records of a generation.
+inline constexpr uint64_t kAllSequences = UINT64_MAX;
+
+// Why a version has ended under its name; the strongest one counts. Gone: removed, or renamed; what
+// an upload in its writer's place has put into the origin meanwhile is to be taken away again.
+enum class EndReason : uint32_t { kReplaced = 0, kCommitted = 1, kGone = 2 };
+inline constexpr uint32_t kEndReasonMax = 2;
+
+void to_wire(const NodeId& node, wire::NodeBody& body);
+std::vector<NodeId> from_wire(const google::protobuf::RepeatedPtrField<wire::NodeBody>& bodies);
 // Little-endian, four bytes each; a tail that is no whole one is ignored.
 std::string pack_crcs(const std::vector<uint32_t>& crcs);
 std::vector<uint32_t> unpack_crcs(const std::string& packed);

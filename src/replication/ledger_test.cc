@@ -100,7 +100,8 @@ TEST(Ledger, keeps_records_over_power_loss) {
   ASSERT_TRUE(m.open().has_value());
   ASSERT_TRUE(m.run(m.ledger().put(record_of("a", 1))).has_value());
   ASSERT_TRUE(m.run(m.ledger().put(record_of("b", 2))).has_value());
-  ASSERT_TRUE(m.run(m.ledger().remove("b", {{7, 2}, 0})).has_value());
+  ASSERT_TRUE(
+      m.run(m.ledger().remove("b", {{7, 2}, 0}, kAllSequences, EndReason::kReplaced)).has_value());
   m.lose_power();
   EXPECT_EQ(m.ledger().size(), 1u);
   ASSERT_NE(m.ledger().visible("a"), nullptr);
@@ -117,12 +118,63 @@ TEST(Ledger, the_newest_state_counts) {
   ASSERT_TRUE(m.run(m.ledger().put(record_of("a", 1, 2, 1))).has_value());
   EXPECT_EQ(m.ledger().find("a").at(0).write.generation, 2u);
   // The end of an older generation is not that of this one.
-  ASSERT_TRUE(m.run(m.ledger().remove("a", {{7, 1}, 1})).has_value());
+  ASSERT_TRUE(
+      m.run(m.ledger().remove("a", {{7, 1}, 1}, kAllSequences, EndReason::kReplaced)).has_value());
   EXPECT_EQ(m.ledger().size(), 1u);
-  ASSERT_TRUE(m.run(m.ledger().remove("a", {{7, 1}, 2})).has_value());
+  ASSERT_TRUE(
+      m.run(m.ledger().remove("a", {{7, 1}, 2}, kAllSequences, EndReason::kReplaced)).has_value());
   EXPECT_EQ(m.ledger().size(), 0u);
   // A late request does not bring it back.
   EXPECT_EQ(code_of(m.run(m.ledger().put(record_of("a", 1, 2, 9)))), Code::kNotFound);
+}
+
+// A file that is renamed and then renamed back has records under its first name again.
+TEST(Ledger, a_later_record_than_what_ended_is_taken) {
+  LedgerMachine m;
+  ASSERT_TRUE(m.open().has_value());
+  ASSERT_TRUE(m.run(m.ledger().put(record_of("a", 1, 0, 5))).has_value());
+  ASSERT_TRUE(m.run(m.ledger().remove("a", {{7, 1}, 0}, 4, EndReason::kReplaced)).has_value());
+  EXPECT_EQ(m.ledger().size(), 1u);
+  ASSERT_TRUE(m.run(m.ledger().remove("a", {{7, 1}, 0}, 6, EndReason::kGone)).has_value());
+  EXPECT_EQ(m.ledger().size(), 0u);
+  const Ledger::Ended* ended = m.ledger().find_ended("a", {7, 1});
+  ASSERT_NE(ended, nullptr);
+  EXPECT_EQ(ended->reason, EndReason::kGone);
+  EXPECT_TRUE(ended->covers({{7, 1}, 0}, 6));
+  EXPECT_FALSE(ended->covers({{7, 1}, 0}, 7));
+  EXPECT_EQ(code_of(m.run(m.ledger().put(record_of("a", 1, 0, 6)))), Code::kNotFound);
+  EXPECT_TRUE(m.run(m.ledger().put(record_of("a", 1, 0, 7))).has_value());
+}
+
+TEST(Ledger, knows_where_else_a_record_may_be) {
+  LedgerMachine m;
+  ASSERT_TRUE(m.open().has_value());
+  LedgerRecord record = record_of("a", 1, 0, 5);
+  record.placed = {{1, 1}, {2, 2}};
+  ASSERT_TRUE(m.run(m.ledger().put(record)).has_value());
+  record.sequence = 4;  // late, but where it was sent counts
+  record.placed = {{3, 3}};
+  ASSERT_TRUE(m.run(m.ledger().put(record)).has_value());
+  ASSERT_TRUE(m.run(m.ledger().add_placed("a", record.write, {{2, 2}, {4, 4}})).has_value());
+  EXPECT_EQ(code_of(m.run(m.ledger().add_placed("b", record.write, {{4, 4}}))), Code::kNotFound);
+  m.lose_power();
+  EXPECT_EQ(m.ledger().find("a").at(0).sequence, 5u);
+  auto placed = m.run(m.ledger().remove("a", record.write, kAllSequences, EndReason::kReplaced));
+  ASSERT_TRUE(placed.has_value());
+  EXPECT_EQ(*placed, (std::vector<NodeId>{{1, 1}, {2, 2}, {3, 3}, {4, 4}}));
+}
+
+TEST(Ledger, a_repair_does_not_outdo_the_writer) {
+  LedgerMachine m;
+  ASSERT_TRUE(m.open().has_value());
+  LedgerRecord record = record_of("a", 1, 0, 5);
+  ASSERT_TRUE(m.run(m.ledger().put(record)).has_value());
+  record.repairs = 2;
+  ASSERT_TRUE(m.run(m.ledger().put(record)).has_value());
+  EXPECT_EQ(m.ledger().find("a").at(0).repairs, 2u);
+  ASSERT_TRUE(m.run(m.ledger().put(record_of("a", 1, 0, 6))).has_value());
+  ASSERT_TRUE(m.run(m.ledger().put(record)).has_value());
+  EXPECT_EQ(m.ledger().find("a").at(0).sequence, 6u);
 }
 
 TEST(Ledger, shows_the_version_that_follows) {

@@ -21,6 +21,7 @@
 #include "membership/membership.h"
 #include "observe/metrics.h"
 #include "origin/origin.h"
+#include "replication/endings.h"
 #include "replication/ledger.h"
 #include "replication/replicas.h"
 #include "replication/waiting.h"
@@ -62,6 +63,9 @@ class WriterSide {
   // The bytes of a version that this node writes or is to upload; nothing if it does not know it.
   virtual Task<std::optional<Local>> find_written(WriteName write) = 0;
   virtual bool is_written(const WriteName& write) const = 0;
+  // The same, but a renamed version is not written under its old name any more once other nodes
+  // have a record of the new one.
+  virtual bool is_written_as(const WriteName& write, const std::string& object) const = 0;
   // Somebody waits for it. False: not known here.
   virtual bool upload_now(const WriteName& write) = 0;
   // What it has at or below the path, of names after `after`.
@@ -112,27 +116,44 @@ class Replication {
   // --- records ---
   // On the first owners of the object's slot that can be reached, as many as the record wants (all
   // there are with `ack_degraded`). kUnavailable names how many took it.
-  Task<Status> put_record(LedgerRecord record, Context context);
-  // From wherever it may be; who cannot be reached finds out by itself.
-  void remove_record(const LedgerRecord& record, const std::string& etag);
+  // record.placed names all that may have it then, also after a failure.
+  Task<Status> put_record(LedgerRecord& record, Context context);
+  // The version has ended under record.object, up to record.sequence (endings.h). `etag`: under
+  // which the origin has it, or empty.
+  Task<Status> end_record(LedgerRecord record, EndReason reason, std::string etag, Context context);
+  // The same in the background.
+  void remove_record(LedgerRecord record, EndReason reason, std::string etag = "");
+  // Removes the object from the origin if it is this generation of the write, or one before.
+  Task<Status> take_back(std::string object, WriteName write, Context context);
   // Tells the owner of the object's directory, for its listings. Best effort.
   Task<void> notice(LedgerRecord record, Context context);
-  // So many of the candidates hear of its end: somebody further back may have the record if the
-  // first could not be reached at the time.
-  static size_t told_of_end(const LedgerRecord& record) { return size_t{record.replicas} + 2; }
+  // What the members that would know say of a version.
+  struct Standing {
+    bool recorded = false;           // one has a record of this state of the write or a later one
+    bool earlier = false;            // ... of this one or an earlier one
+    std::optional<EndReason> ended;  // (up to this sequence)
+    std::vector<NodeId> placed;
+  };
+  // kUnavailable: one of them that is not lost does not answer, and no other knows of an end.
+  Task<Result<Standing>> ask_standing(std::string object, WriteName write, uint64_t sequence,
+                                      Context context);
   // Records of the object that its owners have. kUnavailable: none of them answered.
   Task<Result<std::vector<LedgerRecord>>> get_records(std::string object, Context context);
 
   // --- for the parts of this room ---
+  // To the first `count` of the nodes that can be reached and do not fail. How many did not.
+  Task<uint32_t> ask_first(std::vector<NodeId> nodes, uint32_t count, Method method,
+                           std::string body, std::string* error, Context context);
   // A request to a member, or to this node itself.
   Task<Result<std::string>> ask(NodeId node, Method method, std::string body, Context context);
   // For requests that may take long: ends with kUnavailable when the member is down or does not
   // answer pings.
   Task<Result<std::string>> ask_while_alive(NodeId node, Method method, std::string body,
                                             Context context);
-  // What a member holds of a version's replicas (`home`: their name); known, if it writes it.
+  // What a member holds of a version's replicas (`home`: their name), and whether it writes it
+  // (under the name `as_object`, if one is given).
   Task<Result<wire::ReplicaStateReply>> ask_state(NodeId node, std::string home, WriteName write,
-                                                  Context context);
+                                                  Context context, std::string as_object = "");
   bool usable(const NodeId& node) const;
   // Down in the map, or not in it any more.
   bool is_lost(const NodeId& node) const;
@@ -143,6 +164,7 @@ class Replication {
   const ReplicationOptions& options() const { return options_; }
   ReplicationMetrics& metrics() { return metrics_; }
   Ledger& ledger() { return ledger_; }
+  Endings& endings() { return endings_; }
   Replicas& replicas() { return replicas_; }
   WriterSide& writer() { return *writer_; }
   BufferPool& buffers() { return buffers_; }
@@ -181,7 +203,8 @@ class Replication {
   Task<Status> read_from_nodes(const std::string& object, WriteName write, uint64_t offset,
                                ByteSpan into, const std::function<void(uint64_t)>& progress,
                                const std::vector<LedgerRecord>& records, Context context);
-  Task<Status> tell(NodeId node, const LedgerRecord& record, Context context);
+  static Task<void> end_later(Replication* self, LedgerRecord record, EndReason reason,
+                              std::string etag);
   Task<void> end_at(NodeId node, Method method, std::string body);
 
   ReplicationParts parts_;
@@ -198,6 +221,7 @@ class Replication {
   std::map<NodeId, int> sending_to_;
   SteadyTime served_at_{};
   Ledger ledger_;
+  Endings endings_;
   Replicas replicas_;
   WriterSide* writer_ = nullptr;
   Gate gate_;

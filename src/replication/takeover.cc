@@ -18,6 +18,7 @@ namespace shoal {
 namespace {
 
 constexpr Duration kAskLimit = std::chrono::seconds(5);
+constexpr Duration kAgain = std::chrono::seconds(1);
 constexpr Duration kCopyLimit = std::chrono::seconds(20);
 constexpr Duration kOriginLimit = std::chrono::minutes(10);
 constexpr Duration kNoticePeriod = Ledger::kNoticeTtl / 3;
@@ -36,7 +37,7 @@ Condition condition_of(const LedgerRecord& record) {
 // The id that the commit leaves in the object. What was only synced is an earlier state of whatever
 // its writer, should it live, makes of it under the same name: never to be taken for that.
 std::string commit_id_of(const LedgerRecord& record) {
-  return record.write.text() + (record.sealed ? "" : ".synced");
+  return record.write.text() + std::string(record.sealed ? "" : kSyncedSuffix);
 }
 
 }  // namespace
@@ -60,6 +61,7 @@ Task<void> Takeover::run() {
         co_await sleep_for(replication_.executor(), replication_.options().check_period, context);
     if (!slept) co_return;
     co_await replication_.writer().keep_replicated();
+    co_await replication_.endings().tell_untold();
     std::vector<LedgerRecord> records = replication_.ledger().all();
     auto replicas = replication_.replicas().list();
     std::set<std::string> known;
@@ -78,39 +80,40 @@ Task<void> Takeover::run() {
   }
 }
 
-// Others of the first owners get the record too; who is none of them any more lets go of it.
-Task<void> Takeover::follow_slot(const LedgerRecord& record, Seen& seen) {
+// Others of the first owners get the record too. Who is none of them any more keeps it until the
+// version ends, and tells then who else has it.
+Task<void> Takeover::follow_slot(LedgerRecord& record, Seen& seen) {
   std::shared_ptr<const SlotMap> map = replication_.parts().view.map();
-  if (map == nullptr || seen.map_version == map->version) co_return;
+  SteadyTime now = replication_.executor().now();
+  if (map == nullptr) co_return;
   std::vector<NodeId> nodes;
   for (const NodeId& node : replication_.candidates(slot_of_object(record.object))) {
     if (nodes.size() < record.replicas && replication_.usable(node)) nodes.push_back(node);
   }
+  // Who only keeps it, and has not heard of an end, offers it again.
+  bool keeps = std::ranges::find(nodes, replication_.self()) == nodes.end();
+  if (seen.map_version == map->version && !(keeps && now - seen.offered > kCheckPeriod)) co_return;
   bool all = true;
-  bool self = false;
+  Status noted = co_await replication_.ledger().add_placed(record.object, record.write, nodes);
+  if (!noted) co_return;  // it has ended meanwhile, or the disk is full
+  record.add_placed(nodes);
   wire::LedgerPutRequest request;
   to_wire(record, *request.mutable_record());
   for (const NodeId& node : nodes) {
-    if (node == replication_.self()) {
-      self = true;
-      continue;
-    }
+    if (node == replication_.self()) continue;
     auto answer = co_await replication_.ask(node, Method::kLedgerPut, request.SerializeAsString(),
                                             replication_.limited(kAskLimit));
     if (!answer && answer.error().code() == Code::kNotFound) {
-      // It has ended there: so it has everywhere.
-      Status removed = co_await replication_.ledger().remove(record.object, record.write);
-      static_cast<void>(removed);
+      auto standing = co_await replication_.ask_standing(
+          record.object, record.write, record.sequence, replication_.limited(kAskLimit));
+      if (standing && standing->ended) replication_.remove_record(record, *standing->ended);
       co_return;
     }
     all = all && answer.has_value();
   }
   if (!all || nodes.size() < record.replicas) co_return;  // again at the next look
   seen.map_version = map->version;
-  if (!self) {
-    Status dropped = co_await replication_.ledger().let_go(record.object, record.write);
-    static_cast<void>(dropped);  // it is tried again
-  }
+  seen.offered = now;
 }
 
 Task<void> Takeover::notice(const LedgerRecord& record, Seen& seen) {
@@ -126,17 +129,18 @@ Task<void> Takeover::check_writer(const LedgerRecord& record, Seen& seen) {
   if (now - seen.checked < kCheckPeriod) co_return;
   seen.checked = now;
   auto state = co_await replication_.ask_state(record.writer, record.home, record.write,
-                                               replication_.limited(kAskLimit));
-  if (!state || state->known()) co_return;
+                                               replication_.limited(kAskLimit), record.object);
+  if (!state || state->written()) co_return;
   // Asked again after the answer: the record may have been replaced meanwhile.
   for (const LedgerRecord& now_known : replication_.ledger().find(record.object)) {
-    if (now_known.write != record.write || now_known.sequence != record.sequence) continue;
+    if (now_known.write != record.write || now_known.is_later_than(record)) continue;
     auto etag =
         co_await replication_.resolve(record.object, record.write, replication_.limited(kAskLimit));
     if (!etag && etag.error().code() != Code::kNotFound && etag.error().code() != Code::kConflict) {
       co_return;  // the origin must be asked first
     }
-    replication_.remove_record(record, etag ? *etag : "");
+    replication_.remove_record(now_known, etag ? EndReason::kCommitted : EndReason::kReplaced,
+                               etag ? *etag : "");
     co_return;
   }
 }
@@ -147,6 +151,10 @@ Task<void> Takeover::look_at_record(LedgerRecord record) {
   co_await follow_slot(record, seen);
   if (!is_mine(record) || adopting_.contains(key)) co_return;
   bool here = replication_.writer().is_written(record.write);
+  if (here && !replication_.writer().is_written_as(record.write, record.object)) {
+    replication_.remove_record(record, EndReason::kGone);  // renamed
+    co_return;
+  }
   if (here) {
     co_await notice(record, seen);
     co_return;
@@ -168,11 +176,9 @@ Task<void> Takeover::look_at_replica(std::string object, WriteName write) {
   seen.checked = now;
   // A renamed version has its record elsewhere; its holders are asked by name of the write.
   std::string at = replication_.replicas().as_object(object, write);
-  auto records = co_await replication_.get_records(at, replication_.limited(kAskLimit));
-  if (!records) co_return;
-  for (const LedgerRecord& record : *records) {
-    if (record.write.id == write.id && record.write.generation <= write.generation) co_return;
-  }
+  auto standing =
+      co_await replication_.ask_standing(at, write, kAllSequences, replication_.limited(kAskLimit));
+  if (!standing || standing->earlier) co_return;
   auto etag = co_await replication_.resolve(at, write, replication_.limited(kAskLimit));
   if (!etag && etag.error().code() != Code::kNotFound && etag.error().code() != Code::kConflict) {
     co_return;
@@ -258,7 +264,7 @@ Task<Status> Takeover::repair(LedgerRecord& record, Holders& holders) {
   if (changed.empty()) co_return Status();
   changed.insert(record.holders.begin(), record.holders.end());
   record.holders.assign(changed.begin(), changed.end());
-  ++record.sequence;
+  ++record.repairs;
   co_return co_await replication_.put_record(record, replication_.limited(kAskLimit));
 }
 
@@ -351,31 +357,51 @@ Task<Result<Takeover::Outcome>> Takeover::settle_conflict(LedgerRecord& record, 
 
 // Before anything is uploaded in its place. The map may be wrong about the writer: one that answers
 // is not lost. And the version may have been renamed, removed or replaced while this node could not
-// be told: then another of those that are told of an end knows.
-Task<bool> Takeover::still_wanted(const LedgerRecord& record) {
+// be told.
+Task<bool> Takeover::still_wanted(LedgerRecord& record) {
   auto alive = co_await replication_.ask_state(record.writer, record.home, record.write,
                                                replication_.limited(kAskLimit));
   if (alive) co_return false;
-  wire::LedgerPutRequest request;
-  to_wire(record, *request.mutable_record());
-  size_t asked = 0;
-  for (const NodeId& node : replication_.candidates(slot_of_object(record.object))) {
-    if (asked >= Replication::told_of_end(record)) break;
-    if (!replication_.usable(node)) continue;
-    ++asked;
-    auto answer = co_await replication_.ask(node, Method::kLedgerPut, request.SerializeAsString(),
-                                            replication_.limited(kAskLimit));
-    if (answer || answer.error().code() != Code::kNotFound) continue;
-    Status removed = co_await replication_.ledger().remove(record.object, record.write);
-    static_cast<void>(removed);  // it is tried again
-    co_return false;
+  auto standing = co_await replication_.ask_standing(record.object, record.write, record.sequence,
+                                                     replication_.limited(kAskLimit));
+  if (!standing) {
+    replication_.parts().log.debug("{}", standing.error().to_string());
+    co_return false;  // asked again at the next look
   }
-  co_return true;
+  record.add_placed(standing->placed);
+  if (!standing->ended) co_return true;
+  Status ended = co_await end_as_told(record, *standing->ended);
+  static_cast<void>(ended);  // the record is there still: again at the next look
+  co_return false;
+}
+
+Task<Status> Takeover::end_as_told(LedgerRecord record, EndReason reason) {
+  if (reason == EndReason::kGone) {  // somebody may have uploaded it meanwhile
+    SHOAL_CO_RETURN_IF_ERROR(co_await replication_.take_back(record.object, record.write,
+                                                             replication_.limited(kAskLimit)));
+  }
+  co_return co_await replication_.end_record(std::move(record), reason, "",
+                                             replication_.limited(kAskLimit));
+}
+
+// Its writer may live, and have ended it while it was on its way.
+Task<void> Takeover::end_committed(LedgerRecord record, std::string etag) {
+  Context context{kNever, &replication_.stopping()};
+  while (true) {
+    auto standing = co_await replication_.ask_standing(record.object, record.write, record.sequence,
+                                                       replication_.limited(kAskLimit));
+    if (standing && !standing->ended) break;
+    if (standing && co_await end_as_told(record, *standing->ended)) co_return;
+    Status slept = co_await sleep_for(replication_.executor(), kAgain, context);
+    if (!slept) co_return;  // the record is on its owners' disks still
+  }
+  EndReason reason = etag.empty() ? EndReason::kReplaced : EndReason::kCommitted;
+  replication_.remove_record(std::move(record), reason, std::move(etag));
 }
 
 Task<Status> Takeover::upload(LedgerRecord& record) {
   if (!record.sealed && record.sequence == 0) {  // nothing of it was ever acknowledged
-    replication_.remove_record(record, "");
+    replication_.remove_record(record, EndReason::kReplaced);
     co_return Status();
   }
   Holders holders;
@@ -385,6 +411,15 @@ Task<Status> Takeover::upload(LedgerRecord& record) {
   }
   if (is_unuploaded(record.base_etag)) {
     auto base = WriteName::parse(record.base_etag);
+    if (base) {
+      SHOAL_CO_ASSIGN_OR_RETURN(
+          Replication::Standing standing,
+          co_await replication_.ask_standing(record.object, *base, kAllSequences,
+                                             replication_.limited(kAskLimit)));
+      if (standing.recorded) {
+        co_return fail(Code::kBusy, "the version that it replaces is not in the origin yet");
+      }
+    }
     auto etag =
         base ? co_await replication_.resolve(record.object, *base, replication_.limited(kAskLimit))
              : Result<std::string>(fail(Code::kConflict, "a base that cannot be"));
@@ -418,7 +453,7 @@ Task<Status> Takeover::upload(LedgerRecord& record) {
   replication_.metrics().takeovers.add();
   replication_.parts().log.info("{} is in the origin", as_object);
   if (as_object != record.object) etag.clear();  // the chunks are not that object's
-  replication_.remove_record(record, etag);
+  co_await end_committed(record, std::move(etag));
   co_return Status();
 }
 

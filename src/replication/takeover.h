@@ -25,6 +25,7 @@ class Takeover {
   struct Seen {
     SteadyTime checked{};  // last time that somebody was asked
     SteadyTime noticed{};  // last notice to the directory's owner
+    SteadyTime offered{};  // last time that the first owners were given the record
     uint64_t map_version = 0;
     SteadyTime since{};
   };
@@ -35,12 +36,14 @@ class Takeover {
   Task<void> look_at_replica(std::string object, WriteName write);
   // Whether this node is the one to act for the record.
   bool is_mine(const LedgerRecord& record) const;
-  Task<void> follow_slot(const LedgerRecord& record, Seen& seen);
+  Task<void> follow_slot(LedgerRecord& record, Seen& seen);
   Task<void> notice(const LedgerRecord& record, Seen& seen);
   Task<void> check_writer(const LedgerRecord& record, Seen& seen);
 
   static Task<void> adopt(Takeover* self, LedgerRecord record);
-  Task<bool> still_wanted(const LedgerRecord& record);
+  Task<bool> still_wanted(LedgerRecord& record);
+  Task<Status> end_as_told(LedgerRecord record, EndReason reason);
+  Task<void> end_committed(LedgerRecord record, std::string etag);
   Task<Status> upload(LedgerRecord& record);
   Task<Result<Holders>> find_holders(LedgerRecord& record);
   Task<Status> repair(LedgerRecord& record, Holders& holders);

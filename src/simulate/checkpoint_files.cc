@@ -50,6 +50,20 @@ bool CheckpointFile::ever_was(const std::string* got) const {
   return std::ranges::any_of(ever, [got](const FileState& state) { return state.is(got); });
 }
 
+std::string CheckpointFile::differs(const std::string& got) const {
+  std::string text = " that never were";
+  for (const FileState& state : possible) {
+    if (!state.exists) continue;
+    size_t length = std::min(state.bytes->size(), got.size());
+    size_t first = 0;
+    while (first < length && (*state.bytes)[first] == got[first]) ++first;
+    size_t last = length;
+    while (last > first && (*state.bytes)[last - 1] == got[last - 1]) --last;
+    text += fmt::format(" (wrong from {} to {})", first, last);
+  }
+  return text;
+}
+
 bool CheckpointFile::surely_exists() const {
   return !possible.empty() &&
          std::ranges::all_of(possible, [](const FileState& state) { return state.exists; });
@@ -279,7 +293,7 @@ Task<void> CheckpointProgram::verify(std::string path, Duration limit_in) {
       co_return;
     }
     last = got ? fmt::format("{} bytes{}", got->size(),
-                             file.ever_was(&*got) ? " of another version" : " that never were")
+                             file.ever_was(&*got) ? " of another version" : file.differs(*got))
                : got.error().to_string();
     if (got && !file.ever_was(&*got)) break;
     if (ground_.now() > std::max(begun, ground_.disturbances.last_end()) + limit_in) break;

@@ -36,6 +36,8 @@ struct CheckpointFile {
   bool may_be(const std::string* got) const;
   bool ever_was(const std::string* got) const;
   bool surely_exists() const;
+  // For a failure's message: where the bytes are others than they may be.
+  std::string differs(const std::string& got) const;
   void begin(const FileState& becomes);
   void end(const FileState& is);
   std::string describe() const;
