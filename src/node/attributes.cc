@@ -5,6 +5,7 @@
 #include <charconv>
 
 #include "base/object_name.h"
+#include "replication/ledger_record.h"
 #include "replication/manifest.h"
 #include "replication/recorded_crcs.h"
 
@@ -79,8 +80,8 @@ FileAttributes decode_attributes(const Metadata& metadata) {
       attributes.write_id = value;
     } else if (key == kCrcsName) {
       attributes.crcs = value;
-    } else if (key == "shoalancestors" || key == "shoalorphan" || key == "shoalrenamedfrom" ||
-               key == kGateName) {
+    } else if (key == "shoalancestors" || key == "shoalorphan" || key == kWriterName ||
+               key == "shoalrenamedfrom" || key == kGateName) {
       // Of the staged record, not of the file.
     } else if (key == "hdi_isfolder") {
       if (value == "true" || value == "True") attributes.kind = FileKind::kDirectory;

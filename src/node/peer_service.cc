@@ -149,10 +149,7 @@ Task<Result<std::string>> PeerService::read(NodeCore& core, RpcRequest request,
   SHOAL_CO_RETURN_IF_ERROR(check_attached());
   wire::ReadReply reply;
   if (auto write = is_unuploaded(body.etag()) ? WriteName::parse(body.etag()) : std::nullopt) {
-    auto chunk_crc =
-        body.has_chunk_crc() ? std::optional<uint32_t>(body.chunk_crc()) : std::nullopt;
-    Status served = co_await core.replication->serve(
-        body.object(), *write, {body.offset(), body.length()}, chunk_crc, responder, context);
+    Status served = co_await core.replication->serve(body, *write, responder, context);
     if (served) {
       core.metrics.served_bytes.add(body.length());
       reply.set_bytes(body.length());

@@ -80,6 +80,7 @@ Task<Status> FileSystemImpl::rename_staged(Inode& source, std::string from, std:
   record.changed = core_.world.executor.wall_now();
   record.base_etag = target != nullptr ? target->etag : "";
   record.must_be_absent = record.base_etag.empty();
+  version->base_write = target != nullptr ? target->attributes.write_id : "";
   if (target != nullptr && target->staged) {
     version->add_ancestor(*target->staged);  // its upload may have been cut short
     record.metadata[kAncestorsName] = version->ancestors;

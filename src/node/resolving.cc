@@ -18,6 +18,9 @@ bool is_outage(const Error& error) {
 
 Task<Result<ObjectInfo>> FileSystemImpl::head_or_prefix(std::string path) {
   auto info = co_await core_.lookups->head(path, core_.background());
+  if (info && is_unuploaded(info->etag) && write_back_.has_ended(info->etag)) {
+    info = co_await core_.origin.head(path, core_.background());
+  }
   if (info || info.error().code() != Code::kNotFound) co_return info;
   ListOptions below;
   below.prefix = path + "/";

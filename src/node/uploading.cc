@@ -19,6 +19,7 @@ namespace shoal {
 namespace {
 
 constexpr Duration kRetryMax = std::chrono::seconds(60);
+constexpr size_t kEndedWritesMax = 10'000;
 constexpr Duration kPutAgain = std::chrono::milliseconds(250);
 constexpr Duration kPutLimit = std::chrono::seconds(5);  // in the background
 
@@ -189,6 +190,8 @@ std::vector<WriteBack::Ending> WriteBack::take_records(const Version& version, E
   for (LedgerRecord& record : std::exchange(version->earlier, {})) add(std::move(record));
   if (std::exchange(version->ended, true)) return endings;
   by_write_.erase(version->record.write_id);
+  if (ended_writes_.size() >= kEndedWritesMax) ended_writes_.clear();
+  ended_writes_.insert(version->record.write_id);
   auto recorded = std::exchange(version->recorded, std::nullopt);
   std::shared_ptr<ReplicatedVersion> replicated = std::exchange(version->replicated, nullptr);
   bool known = recorded || replicated != nullptr || !version->placed.empty() || version->ask_ledger;
@@ -368,6 +371,9 @@ Task<Result<ObjectInfo>> WriteBack::upload(Version version) {
   options.metadata.erase(kAncestorsName);
   options.metadata.erase(kGateName);
   options.metadata.erase(kRenamedFromName);
+  if (core_.replication != nullptr) {
+    options.metadata[kWriterName] = core_.replication->self().to_hex();
+  }
   SHOAL_CO_ASSIGN_OR_RETURN(std::vector<uint32_t> crcs, co_await crcs_of(version));
   record_crcs(options.metadata, version->size(), core_.options.replication.chunk_bytes,
               std::move(crcs));
@@ -518,11 +524,18 @@ Task<Result<ObjectInfo>> WriteBack::settle_conflict(Version version) {
   }
   std::string theirs = decode_attributes(there->metadata).write_id;
   if (theirs == version->write_id_text()) co_return std::move(*there);
-  if (version->descends_from(theirs)) {
+  bool same_base = !version->base_write.empty() && theirs == version->base_write;
+  auto writer = there->metadata.find(kWriterName);
+  bool own = core_.replication != nullptr && writer != there->metadata.end() &&
+             writer->second == core_.replication->self().to_hex();
+  if (own || same_base || version->descends_from(theirs)) {
     version->record.base_etag = there->etag;  // an earlier state of this very file
     version->record.must_be_absent = false;
     co_return fail(Code::kUnavailable, "an earlier state of this file was committed");
   }
+  core_.log.debug("{}: {} on {} (after {}) meets {}, {}", version->record.object,
+                  version->write_id_text(), version->record.base_etag, version->ancestors, theirs,
+                  there->etag);
   SHOAL_CO_RETURN_IF_ERROR(co_await move_aside(version));
   co_return fail(Code::kUnavailable, "another writer changed the object; keeping both");
 }

@@ -12,6 +12,7 @@
 #include <set>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "node/attributes.h"
@@ -38,6 +39,9 @@ struct StagedVersion {
   // Write ids (hex, with spaces between) of versions that this one follows and whose upload may
   // have reached the origin unnoticed: meeting one there is no conflict.
   std::string ancestors;
+  // The write that record.base_etag holds, as in its metadata. A repeated request may have made the
+  // same object once more.
+  std::string base_write;
   std::string gate;     // what the origin must have before it (manifest.h); empty: nothing
   bool tried = false;   // an upload began: the origin may have it, or an ancestor
   bool reseal = false;  // recovered: its checksums may have to be made again
@@ -185,6 +189,12 @@ class WriteBack final : public WriterSide {
   Task<void> keep_replicated() override;
   // After a restart: what other nodes have of it. Leaves ask_ledger set if they do not answer.
   Task<void> ask_ledger(Version version);
+  // Whether an ETag names a version that this node wrote and that has ended: other nodes may not
+  // have heard of that.
+  bool has_ended(const std::string& etag) const {
+    auto write = WriteName::parse(etag);
+    return write && ended_writes_.contains(write->id) && !is_written(*write);
+  }
   // The version can be asked for by its write id from now on.
   void publish(const Version& version) { by_write_[version->record.write_id] = version; }
   // On the nodes that keep its record. One that ended meanwhile ends there too.
@@ -254,6 +264,7 @@ class WriteBack final : public WriterSide {
   Callbacks callbacks_;
   std::map<std::string, Version> by_name_;
   std::unordered_map<Hash128, std::weak_ptr<StagedVersion>> by_write_;
+  std::unordered_set<Hash128> ended_writes_;                // the last ones of this node's own
   std::map<uint64_t, std::weak_ptr<StagedVersion>> large_;  // closed ones, by order
   uint64_t last_order_ = 0;
   // The order of a directory's first file; forgotten when nothing below it waits any more.

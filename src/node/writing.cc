@@ -66,6 +66,7 @@ Task<Status> FileSystemImpl::begin_write(Inode& inode, bool discard, Context con
 Task<Status> FileSystemImpl::stage_clean(Inode& inode, bool discard, Context context) {
   auto version = std::make_shared<StagedVersion>(core_.executor());
   version->record = new_record(inode);
+  version->base_write = inode.attributes.write_id;
   Content& content = inode.content;
   if (discard || content.small) {
     std::string bytes = discard ? std::string() : *content.small;
@@ -117,6 +118,7 @@ Task<Status> FileSystemImpl::reopen_sealed(Inode& inode, bool discard) {
     next->record.sealed = false;
     next->supersedes = version;
     next->add_ancestor(*version);
+    next->base_write = version->base_write;
     if (discard) {
       drop_content(inode);
       inode.content.small = std::make_shared<std::string>();

@@ -140,6 +140,7 @@ Task<Status> Replicas::bring(Replica& replica, NodeId source, uint64_t chunk, ui
   request.set_length(static_cast<uint32_t>(length));
   request.set_only_cached(true);
   request.set_no_redirect(true);
+  request.set_as_held(true);
   std::vector<uint32_t> crcs;
   RpcSink sink{buffer.span(), &crcs};
   auto answer = co_await replication_.parts().pool.call(
@@ -205,6 +206,27 @@ Task<Result<wire::ReplicateReply>> Replicas::replicate(wire::ReplicateRequest re
   }
   if (request.sync()) SHOAL_CO_RETURN_IF_ERROR(co_await sync(*replica, request.size()));
   co_return wire::ReplicateReply();
+}
+
+Task<Result<std::optional<uint32_t>>> Replicas::sealed_crc(std::string object, WriteName write,
+                                                           uint64_t offset, Context context) {
+  Ref replica = find(object, write);
+  if (replica == nullptr) co_return std::optional<uint32_t>();
+  Use use(replica);
+  if (replica->sealed_crcs.empty()) {
+    auto records = co_await replication_.get_records(replica->as_object, context);
+    if (!records) co_return fail(Code::kNotFound, records.error().message());
+    for (LedgerRecord& record : *records) {
+      if (record.write == write && record.sealed) {
+        replica->sealed_crcs = std::move(record.chunk_crcs);
+      }
+    }
+  }
+  uint64_t chunk = offset / replication_.options().chunk_bytes;
+  if (chunk >= replica->sealed_crcs.size()) {
+    co_return fail(Code::kNotFound, object + ": whether this part is the newest is not known");
+  }
+  co_return std::optional<uint32_t>(replica->sealed_crcs[chunk]);
 }
 
 Task<Status> Replicas::read(std::string object, WriteName write, uint64_t offset, ByteSpan into,

@@ -41,6 +41,10 @@ class Replicas {
   Task<Result<wire::ReplicateReply>> replicate(wire::ReplicateRequest request, Context context);
   // Bytes that are here: kNotFound if not all of the range is, or if its chunk has another
   // checksum: while the version was written it may have been sent here, and once more to others.
+  // The checksum of the chunk at the offset in the version's sealed record; nothing if no replica
+  // of it is held here. kNotFound: no such record.
+  Task<Result<std::optional<uint32_t>>> sealed_crc(std::string object, WriteName write,
+                                                   uint64_t offset, Context context);
   Task<Status> read(std::string object, WriteName write, uint64_t offset, ByteSpan into,
                     std::optional<uint32_t> chunk_crc);
   // With a checksum of each chunk that is whole.
@@ -84,6 +88,7 @@ class Replicas {
     std::map<uint64_t, Block> blocks;  // of `block_bytes`, by index
     uint64_t block_bytes = 0;
     uint64_t revisions = 0;
+    std::vector<uint32_t> sealed_crcs;  // of its record's chunks, once it was asked for
     uint32_t users = 0;
     bool ending = false;
     Cancel cancel;

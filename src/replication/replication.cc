@@ -363,9 +363,16 @@ Task<Result<std::vector<LedgerRecord>>> Replication::get_records(std::string obj
 
 // --- bytes ---
 
-Task<Status> Replication::serve(std::string object, WriteName write, Range range,
-                                std::optional<uint32_t> chunk_crc, RpcResponder& responder,
-                                Context context) {
+Task<Status> Replication::serve(const wire::ReadRequest& request, WriteName write,
+                                RpcResponder& responder, Context context) {
+  std::string object = request.object();
+  Range range{request.offset(), request.length()};
+  auto chunk_crc =
+      request.has_chunk_crc() ? std::optional<uint32_t>(request.chunk_crc()) : std::nullopt;
+  if (!chunk_crc && !request.as_held()) {  // a replica may be of an earlier state
+    SHOAL_CO_ASSIGN_OR_RETURN(chunk_crc,
+                              co_await replicas_.sealed_crc(object, write, range.offset, context));
+  }
   auto memory = co_await serve_memory_.acquire(range.length, context);
   if (!memory) co_return fail(std::move(memory).error());
   BufferPool::Lease buffer = buffers_.take(range.length);

@@ -100,8 +100,8 @@ class Replication {
   Task<Result<std::string>> handle(Method method, std::string body, Context context);
   // Serves a peer's read of an un-uploaded version from what this node has staged of it. kNotFound:
   // not all of the range is here.
-  Task<Status> serve(std::string object, WriteName write, Range range,
-                     std::optional<uint32_t> chunk_crc, RpcResponder& responder, Context context);
+  Task<Status> serve(const wire::ReadRequest& request, WriteName write, RpcResponder& responder,
+                     Context context);
   // Reads from whoever holds the bytes; when the version has been uploaded meanwhile, from the
   // origin. kStale: it is gone. `progress` as in Origin::read.
   Task<Status> read(std::string object, WriteName write, uint64_t offset, ByteSpan into,

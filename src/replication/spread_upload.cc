@@ -85,7 +85,7 @@ Task<Result<std::string>> send_at(Run& run, NodeId node, uint64_t index) {
   request.add_blocks(index);
   for (const std::string& id : run.there_of(index)) request.add_there(id);
   request.set_as_object(run.upload.object);
-  auto answer = co_await run.replication.ask(
+  auto answer = co_await run.replication.ask_while_alive(
       node, Method::kReplicaUpload, request.SerializeAsString(),
       run.context.tightened(run.replication.executor(), run.replication.options().block_timeout));
   if (!answer) co_return fail(std::move(answer).error());

@@ -275,6 +275,7 @@ Task<Result<ObjectInfo>> Takeover::commit(const LedgerRecord& record, const Hold
   if (as_object != record.object) options.condition = Condition::absent();
   options.metadata["shoalwriteid"] = commit_id_of(record);
   options.metadata.erase("shoalancestors");
+  options.metadata[kWriterName] = record.writer.to_hex();
   // What was written on after its record has other bytes.
   if (!record.sealed) options.metadata.erase(kCrcsName);
   std::string gate;
@@ -376,7 +377,8 @@ Task<bool> Takeover::still_wanted(LedgerRecord& record) {
 }
 
 Task<Status> Takeover::end_as_told(LedgerRecord record, EndReason reason) {
-  if (reason == EndReason::kGone) {  // somebody may have uploaded it meanwhile
+  // Somebody may have uploaded it meanwhile, over what came after it or when that was gone.
+  if (reason != EndReason::kCommitted) {
     SHOAL_CO_RETURN_IF_ERROR(co_await replication_.take_back(record.object, record.write,
                                                              replication_.limited(kAskLimit)));
   }
