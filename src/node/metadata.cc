@@ -94,6 +94,7 @@ Task<Status> FileSystemImpl::store_attributes(Inode& inode, FileAttributes attri
     inode.attributes = std::move(attributes);
     co_return Status();
   }
+  core_.sign(metadata);
   auto info = co_await core_.origin.set_metadata(path, std::move(metadata),
                                                  Condition::match(inode.etag), context);
   if (!info && info.error().code() == Code::kConflict) {

@@ -72,4 +72,14 @@ uint64_t NodeCore::map_version() const {
   return cluster == nullptr ? 0 : cluster->membership().current();
 }
 
+void NodeCore::sign(Metadata& metadata) const {
+  if (replication != nullptr) metadata[kWriterName] = replication->self().to_hex();
+}
+
+bool NodeCore::has_signed(const Metadata& metadata) const {
+  auto writer = metadata.find(kWriterName);
+  return replication != nullptr && writer != metadata.end() &&
+         writer->second == replication->self().to_hex();
+}
+
 }  // namespace shoal

@@ -105,6 +105,9 @@ struct NodeCore {
   Duration negative_ttl_here() const {
     return cluster == nullptr ? options.negative_ttl : options.negative_ttl / 2;
   }
+  // In a cluster: this node puts, or has put, the object with this metadata where it is.
+  void sign(Metadata& metadata) const;
+  bool has_signed(const Metadata& metadata) const;
   Context background() const { return Context::within(world.executor, options.origin_timeout); }
   // For a caller that waits for single requests: not longer than the origin may take.
   Context patient(Context context) const {

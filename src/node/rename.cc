@@ -124,6 +124,7 @@ Task<Status> FileSystemImpl::rename_clean(Inode& source, std::string from, std::
     SHOAL_CO_ASSIGN_OR_RETURN(info, co_await core_.origin.head(to, context));
   } else {
     SHOAL_CO_ASSIGN_OR_RETURN(Metadata metadata, encode_attributes(source.attributes));
+    core_.sign(metadata);
     SHOAL_CO_ASSIGN_OR_RETURN(
         info,
         co_await core_.origin.copy(from, old_etag, to, {Condition::none(), metadata}, context));
@@ -186,9 +187,11 @@ Task<Status> FileSystemImpl::rename_file_locked(Inode& source, Inode& to_directo
 }
 
 Task<Status> FileSystemImpl::rename_one_object(ObjectInfo info, std::string to, Context context) {
+  Metadata metadata = info.metadata;
+  core_.sign(metadata);
   SHOAL_CO_ASSIGN_OR_RETURN(
-      ObjectInfo copied, co_await core_.origin.copy(info.name, info.etag, to,
-                                                    {Condition::none(), info.metadata}, context));
+      ObjectInfo copied,
+      co_await core_.origin.copy(info.name, info.etag, to, {Condition::none(), metadata}, context));
   Inode* inode = tree_.find_path(info.name);
   if (inode != nullptr && inode->etag == info.etag) {
     inode->etag = copied.etag;

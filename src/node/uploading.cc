@@ -371,9 +371,7 @@ Task<Result<ObjectInfo>> WriteBack::upload(Version version) {
   options.metadata.erase(kAncestorsName);
   options.metadata.erase(kGateName);
   options.metadata.erase(kRenamedFromName);
-  if (core_.replication != nullptr) {
-    options.metadata[kWriterName] = core_.replication->self().to_hex();
-  }
+  core_.sign(options.metadata);
   SHOAL_CO_ASSIGN_OR_RETURN(std::vector<uint32_t> crcs, co_await crcs_of(version));
   record_crcs(options.metadata, version->size(), core_.options.replication.chunk_bytes,
               std::move(crcs));
@@ -525,10 +523,7 @@ Task<Result<ObjectInfo>> WriteBack::settle_conflict(Version version) {
   std::string theirs = decode_attributes(there->metadata).write_id;
   if (theirs == version->write_id_text()) co_return std::move(*there);
   bool same_base = !version->base_write.empty() && theirs == version->base_write;
-  auto writer = there->metadata.find(kWriterName);
-  bool own = core_.replication != nullptr && writer != there->metadata.end() &&
-             writer->second == core_.replication->self().to_hex();
-  if (own || same_base || version->descends_from(theirs)) {
+  if (core_.has_signed(there->metadata) || same_base || version->descends_from(theirs)) {
     version->record.base_etag = there->etag;  // an earlier state of this very file
     version->record.must_be_absent = false;
     co_return fail(Code::kUnavailable, "an earlier state of this file was committed");

@@ -31,8 +31,8 @@ struct WriteName {
   auto operator<=>(const WriteName&) const = default;
 };
 
-// In the metadata of objects that a member of a cluster wrote: its id, in hex. What the node itself
-// wrote before is no conflict.
+// In the metadata of objects that a member of a cluster put where they are: its id, in hex. What
+// the node itself put there before is no conflict.
 inline constexpr const char* kWriterName = "shoalwriter";
 
 // Follows the name in the metadata of an object that was only synced when it was uploaded in its
