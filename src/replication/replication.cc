@@ -365,7 +365,7 @@ Task<Result<std::vector<LedgerRecord>>> Replication::get_records(std::string obj
 
 Task<Status> Replication::serve(const wire::ReadRequest& request, WriteName write,
                                 RpcResponder& responder, Context context) {
-  std::string object = request.object();
+  const std::string& object = request.object();
   Range range{request.offset(), request.length()};
   auto chunk_crc =
       request.has_chunk_crc() ? std::optional<uint32_t>(request.chunk_crc()) : std::nullopt;
