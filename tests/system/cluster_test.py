@@ -141,13 +141,16 @@ class EightNodes(ClusterTest):
                 with open(node.path(f"many-f{i:08}"), "rb"):
                     pass
 
+        begun = time.monotonic()
         threads = [threading.Thread(target=open_all, args=(node,)) for node in self.nodes]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         requests = self.lab.origin_stats()["requests"]
-        self.assertLessEqual(requests["head_blob"], count)
+        # Each node looks at the map's ETag every 30 s too.
+        looks = len(self.nodes) * (1 + int((time.monotonic() - begun) / 30))
+        self.assertLessEqual(requests["head_blob"], count + looks)
         self.assertLessEqual(requests["list"], 1)
 
     # --- what comes in by the data port ---
