@@ -10,6 +10,8 @@ namespace shoal {
 
 namespace {
 
+constexpr Duration kAnnounceLimit = std::chrono::seconds(5);
+
 // Names under which nothing stays: their blocks would be sent to the origin in vain.
 bool looks_temporary(std::string_view leaf) {
   return leaf.starts_with('.') || leaf.starts_with("tmp") || leaf.ends_with(".tmp") ||
@@ -78,8 +80,8 @@ LedgerRecord FileSystemImpl::record_of(const StagedVersion& version) const {
 Task<void> FileSystemImpl::announce(WriteBack::Version version) {
   LedgerRecord record = record_of(*version);
   record.sealed = false;
-  Status put = co_await write_back_.put_record(version, record,
-                                               core_.replication->limited(std::chrono::seconds(5)));
+  Status put =
+      co_await write_back_.put_record(version, record, core_.replication->limited(kAnnounceLimit));
   if (!put) core_.log.debug("announcing {}: {}", version->record.object, put.error().to_string());
 }
 

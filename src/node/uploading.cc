@@ -171,6 +171,7 @@ Task<Status> WriteBack::put_record(Version version, LedgerRecord& record, Contex
       co_return has_ended();
     }
     if (put || put.error().code() != Code::kUnavailable) co_return put;
+    // Nothing tells when a node that failed could take it.
     Status slept = co_await sleep_for(core_.executor(), kPutAgain, context);
     if (!slept) co_return put;
   }
