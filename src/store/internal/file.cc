@@ -249,7 +249,7 @@ Task<void> File::remove_files() {
   }
 }
 
-Task<void> File::settle() {
+Task<void> File::settle(bool may_idle) {
   Result<Permit> permit = co_await lifecycle_.acquire(1, {});
   SHOAL_ASSERT(permit.has_value());
   while (flushing_) (void)co_await changed_.wait({});
@@ -279,6 +279,10 @@ Task<void> File::settle() {
   // A staged version with unsynced changes has its table in memory only.
   if (!loaded_ || (record_ && (never_synced_ || table_changed_ || data_unsynced_))) co_return;
   if (!table_.lacking(table_copy_).empty()) co_return;
+  if (may_idle && !record_) {
+    tier_.idle_.add(shared_from_this());
+    co_return;
+  }
   unload();
   Status closed = co_await close_files();
   if (!closed) tier_.log_.warning("{}: {}", object_, closed.error().to_string());

@@ -39,7 +39,9 @@ FileTier::FileTier(World& world, const Log& log, StoreMetrics& metrics, FileTier
       options_(std::move(options)),
       alive_(std::make_shared<FileTier*>(this)),
       room_(world.executor, 1),
-      gate_(world.executor) {
+      gate_(world.executor),
+      idle_(world.executor,
+            [this](std::shared_ptr<File> file) { settle_soon(std::move(file), false); }) {
   SHOAL_ASSERT(options_.generation > options_.unclean_through);
 }
 
@@ -62,9 +64,11 @@ FileRef FileTier::reference(const std::shared_ptr<File>& file) {
   return user;
 }
 
-void FileTier::released(std::shared_ptr<File> file) {
+void FileTier::released(std::shared_ptr<File> file) { settle_soon(std::move(file), true); }
+
+void FileTier::settle_soon(std::shared_ptr<File> file, bool may_idle) {
   if (gate_.closed()) return;
-  Task<void> work = file->settle();
+  Task<void> work = file->settle(may_idle);
   gate_.spawn(settle_later(std::move(file), std::move(work)));
 }
 
@@ -535,7 +539,9 @@ Task<Status> FileTier::close_one(std::shared_ptr<File> file) {
 }
 
 Task<Status> FileTier::close() {
+  idle_.clear();
   co_await gate_.close();
+  idle_.clear();
   alive_.reset();
   Status status;
   std::vector<Task<Status>> tasks;

@@ -10,6 +10,7 @@
 
 #include "async/gate.h"
 #include "store/internal/file.h"
+#include "store/internal/idle_files.h"
 #include "store/internal/sieve.h"
 #include "store/store.h"
 
@@ -87,6 +88,7 @@ class FileTier {
   // Takes a clean file out of the index; its bytes go when nobody uses it.
   Task<uint64_t> discard(std::shared_ptr<File> file);
   void released(std::shared_ptr<File> file);
+  void settle_soon(std::shared_ptr<File> file, bool may_idle);
   Task<Status> copy_pieces(File& source, File& copy);
   Task<void> abandon(std::shared_ptr<File> file);
 
@@ -136,6 +138,7 @@ class FileTier {
   std::shared_ptr<FileTier*> alive_;  // references ask it whether the tier is still there
   Semaphore room_;                    // one at a time makes room
   Gate gate_;
+  IdleFiles idle_;
 };
 
 }  // namespace shoal::store_internal
