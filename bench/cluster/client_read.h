@@ -14,7 +14,7 @@ struct ClientRead {
   std::string object;
   uint64_t size = 0;
   uint64_t seed = 0;
-  uint64_t window = 128 * kMiB;  // of one call of the library
+  uint64_t window = 64 * kMiB;  // of one call of the library; two at a time
 };
 
 struct ClientOutcome {

@@ -72,8 +72,9 @@ Task<Status> read_exactly(Disk& disk, FileId file, uint64_t offset, ByteSpan int
   co_return Status();
 }
 
-Task<Status> write(Disk& disk, FileId file, uint64_t offset, ConstByteSpan bytes) {
+Task<Status> write(Disk& disk, FileId file, uint64_t offset, ConstByteSpan bytes, uint32_t flags) {
   DiskCall call(disk, Kind::kWrite);
+  call.flags = flags;
   call.file = file;
   call.offset = offset;
   call.data = const_cast<std::byte*>(bytes.data());

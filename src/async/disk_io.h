@@ -37,7 +37,9 @@ Task<Status> close(Disk& disk, FileId file);
 Task<Status> read_exactly(Disk& disk, FileId file, uint64_t offset, ByteSpan into);
 // May be short at the end of file.
 Task<Result<size_t>> read_some(Disk& disk, FileId file, uint64_t offset, ByteSpan into);
-Task<Status> write(Disk& disk, FileId file, uint64_t offset, ConstByteSpan bytes);
+// flags: DiskOp::kBackground or nothing.
+Task<Status> write(Disk& disk, FileId file, uint64_t offset, ConstByteSpan bytes,
+                   uint32_t flags = 0);
 Task<Status> sync(Disk& disk, FileId file);
 Task<Status> sync_data(Disk& disk, FileId file);
 Task<Status> start_writeback(Disk& disk, FileId file, uint64_t offset, uint64_t length);

@@ -2,8 +2,10 @@
 // the Context's deadline and cancellation. Waiters resume through the run queue.
 #pragma once
 
+#include <algorithm>
 #include <coroutine>
 #include <cstdint>
+#include <optional>
 
 #include "async/context.h"
 #include "async/task.h"
@@ -124,6 +126,8 @@ class Semaphore {
   uint64_t limit() const { return limit_; }
   uint64_t used() const { return used_; }
   bool has_waiters() const { return !queue_.empty(); }
+  // acquire() would not wait.
+  bool has_room(uint64_t amount) const { return queue_.empty() && fits(std::min(amount, limit_)); }
 
  private:
   friend class Permit;

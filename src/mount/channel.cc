@@ -2,33 +2,54 @@
 
 #include <sys/uio.h>
 
+#include <array>
 #include <cerrno>
+#include <vector>
 
 #include "base/assert.h"
 #include "mount/fuse_abi.h"
 
 namespace shoal::fuse {
 
+namespace {
+
+// `iovecs`: room for the header, which is its first, and the body.
+bool send_parts(int descriptor, OutHeader header, std::span<const ConstByteSpan> body,
+                std::span<iovec> iovecs) {
+  size_t length = sizeof(header);
+  size_t count = 1;
+  for (ConstByteSpan part : body) {
+    if (part.empty()) continue;
+    length += part.size();
+    iovecs[count++] = {const_cast<std::byte*>(part.data()), part.size()};
+  }
+  SHOAL_ASSERT(length <= UINT32_MAX);
+  header.length = static_cast<uint32_t>(length);
+  iovecs[0] = {&header, sizeof(header)};
+  ssize_t wrote;
+  do {
+    wrote = ::writev(descriptor, iovecs.data(), static_cast<int>(count));
+  } while (wrote < 0 && errno == EINTR);
+  return wrote == static_cast<ssize_t>(length);
+}
+
+}  // namespace
+
 bool send_reply(int descriptor, uint64_t unique, int error, ConstByteSpan first,
                 ConstByteSpan second) {
   SHOAL_ASSERT(error >= 0 && (error == 0 || (first.empty() && second.empty())));
   OutHeader header{};
-  size_t length = sizeof(header) + first.size() + second.size();
-  SHOAL_ASSERT(length <= UINT32_MAX);
-  header.length = static_cast<uint32_t>(length);
   header.error = -error;
   header.unique = unique;
-  iovec parts[3] = {{&header, sizeof(header)}, {}, {}};
-  int count = 1;
-  for (ConstByteSpan part : {first, second}) {
-    if (part.empty()) continue;
-    parts[count++] = {const_cast<std::byte*>(part.data()), part.size()};
-  }
-  ssize_t wrote;
-  do {
-    wrote = ::writev(descriptor, parts, count);
-  } while (wrote < 0 && errno == EINTR);
-  return wrote == static_cast<ssize_t>(length);
+  std::array<iovec, 3> iovecs{};
+  return send_parts(descriptor, header, std::array{first, second}, iovecs);
+}
+
+bool send_reply(int descriptor, uint64_t unique, std::span<const ConstByteSpan> body) {
+  OutHeader header{};
+  header.unique = unique;
+  std::vector<iovec> iovecs(body.size() + 1);
+  return send_parts(descriptor, header, body, iovecs);
 }
 
 Metrics::Metrics(Registry& registry)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "base/bytes.h"
 #include "observe/metrics.h"
@@ -12,6 +13,8 @@ namespace shoal::fuse {
 // must go to the descriptor that its request came from. False: the kernel no longer wants it.
 bool send_reply(int descriptor, uint64_t unique, int error, ConstByteSpan first = {},
                 ConstByteSpan second = {});
+// The same with a body in any number of parts.
+bool send_reply(int descriptor, uint64_t unique, std::span<const ConstByteSpan> body);
 
 struct Metrics {
   explicit Metrics(Registry& registry);

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "base/assert.h"
 #include "mount/dispatcher.h"
@@ -195,14 +196,21 @@ Task<void> Dispatcher::read(Message& message) {
     large = pool_.get();
     into = large.span().first(std::min<size_t>(request.size, large.span().size()));
   }
-  auto got = co_await file_system_.read(file->handle, request.offset, into, context);
+  Lent lent;
+  auto got = co_await file_system_.read_or_lend(file->handle, request.offset, into, lent, context);
   if (!got) {
     reply_error(message, got.error());
     co_return;
   }
   SHOAL_ASSERT(*got <= into.size());
   metrics_.read_bytes.add(*got);
-  reply(message, into.first(*got));
+  if (lent.parts().empty()) {
+    reply(message, into.first(*got));
+    co_return;
+  }
+  std::vector<ConstByteSpan> parts;
+  for (const Lent::Part& part : lent.parts()) parts.push_back(part.bytes);
+  send_reply(message.descriptor(), message.request.unique, parts);
 }
 
 // What the kernel asks for with HANDLE_KILLPRIV_V2: set-user-id and, with group execute,

@@ -187,21 +187,29 @@ Task<void> Fetcher::run(std::shared_ptr<Fetcher> self, std::shared_ptr<Fetch> fe
   fetch->status = co_await fetch_bytes(*self, *fetch, context);
   fetch->done = true;
   fetch->changed.notify_all();
-  if (fetch->status) {
-    SHOAL_ASSERT(fetch->checked() == fetch->range.length);
-    auto keep = fetch->role == FetchRole::kOwner || self->is_own(fetch->range.offset)
-                    ? CachedFile::Keep::kOwned
-                    : CachedFile::Keep::kCopy;
-    Status filled =
-        co_await self->file_->fill(fetch->range.offset, fetch->buffer.span(), fetch->crcs, keep);
-    if (!filled && filled.error().code() != Code::kNoSpace) {
-      core.log.warning("caching {}: {}", self->object_, filled.error().to_string());
-    }
-  }
+  if (fetch->status) co_await keep(*self, *fetch, context);
   self->fetches_.remove(fetch);
   fetch->filled = true;
   fetch->changed.notify_all();
   if (self->fetches_.empty()) self->idle_.notify_all();
+}
+
+// Into the cache file. The fetch can be read from until then.
+Task<void> Fetcher::keep(Fetcher& self, Fetch& fetch, Context context) {
+  NodeCore& core = self.core_;
+  SHOAL_ASSERT(fetch.checked() == fetch.range.length);
+  auto how = CachedFile::Keep::kOwned;
+  if (fetch.role != FetchRole::kOwner && !self.is_own(fetch.range.offset)) {
+    how = fetch.role == FetchRole::kReader ? CachedFile::Keep::kSpareCopy : CachedFile::Keep::kCopy;
+  }
+  bool spare = how == CachedFile::Keep::kSpareCopy;
+  if (spare && !co_await core.copies.turn(fetch.copy, fetch.range.length, context)) co_return;
+  Status filled =
+      co_await self.file_->fill(fetch.range.offset, fetch.buffer.span(), fetch.crcs, how);
+  if (!filled && filled.error().code() != Code::kNoSpace) {
+    core.log.warning("caching {}: {}", self.object_, filled.error().to_string());
+  }
+  if (spare) core.copies.written(fetch.copy);
 }
 
 Task<void> Fetcher::wait_idle() {
@@ -226,6 +234,9 @@ Task<Status> Fetcher::demand(Range range, FetchRole role, bool bulk, Context con
         co_return fail(Code::kCancelled, "shutting down");
       }
       continue;
+    }
+    if (role == FetchRole::kReader && !core_.fetch_memory.has_room(next.length)) {
+      core_.copies.make_room(next.length);
     }
     auto memory = co_await memory_of(role).acquire(next.length, context);
     if (!memory) co_return fail(std::move(memory).error());
@@ -282,7 +293,8 @@ void Fetcher::prefetch(Range asked, ReadPattern& pattern) {
   pattern.ahead = std::max(pattern.ahead, limit);
 }
 
-Task<Status> Fetcher::read(uint64_t offset, ByteSpan into, ReadPattern* pattern, Context context) {
+Task<Status> Fetcher::read(uint64_t offset, ByteSpan into, ReadPattern* pattern, Lent* lent,
+                           Context context) {
   SHOAL_ASSERT(offset + into.size() <= file_->size());
   Range asked{offset, into.size()};
   if (asked.length == 0) co_return Status();
@@ -311,6 +323,7 @@ Task<Status> Fetcher::read(uint64_t offset, ByteSpan into, ReadPattern* pattern,
         continue;
       }
       SHOAL_CO_RETURN_IF_ERROR(std::move(status));
+      if (lent != nullptr) lent->add(into.subspan(at - offset, present_end - at), nullptr);
       at = present_end;
       continue;
     }
@@ -326,8 +339,14 @@ Task<Status> Fetcher::read(uint64_t offset, ByteSpan into, ReadPattern* pattern,
     }
     if (fetch->arrived < want) co_return fetch->status;
     uint64_t from = at - fetch->range.offset;
-    std::memcpy(into.data() + (at - offset), fetch->buffer.data() + from, want - from);
+    ConstByteSpan bytes = fetch->buffer.span().subspan(from, want - from);
+    if (lent != nullptr) {
+      lent->add(bytes, fetch);
+    } else {
+      std::memcpy(into.data() + (at - offset), bytes.data(), bytes.size());
+    }
     at = fetch->range.offset + want;
+    if (want == fetch->range.length || !fetch->bulk) core_.copies.was_read(fetch->copy);
   }
   co_return Status();
 }
@@ -345,15 +364,21 @@ Task<Status> Fetcher::complete(Range range, FetchRole role, std::function<void(u
       for (uint64_t offset = gap.offset; offset < gap.end();) {
         Range part{offset, unit_end({offset, gap.end() - offset}, kUnitMax) - offset};
         auto memory = memory_of(role).try_acquire(part.length);
-        if (!memory || start(part, role, true, std::move(*memory)) == nullptr) break;
+        auto begun = memory ? start(part, role, true, std::move(*memory)) : nullptr;
+        if (begun == nullptr) break;
+        core_.copies.want(begun->copy);
         offset = part.end();
       }
     }
+    bool dropped = false;
     while (auto fetch = find_in(now)) {
+      core_.copies.want(fetch->copy);
       while (!fetch->filled) SHOAL_CO_RETURN_IF_ERROR(co_await fetch->changed.wait(context));
       SHOAL_CO_RETURN_IF_ERROR(fetch->status);
+      dropped = dropped || core_.copies.dropped(fetch->copy);
     }
     if (!file_->missing(now).empty()) {
+      if (dropped) continue;  // before it was known that somebody wants it kept
       co_return fail(Code::kNoSpace, "the cache has no room for " + object_);
     }
     if (progress) progress(now.length);

@@ -13,6 +13,7 @@
 
 #include "async/gate.h"
 #include "async/sync.h"
+#include "node/file_system.h"
 #include "node/node_core.h"
 #include "rpc/rpc.h"
 #include "store/store.h"
@@ -53,8 +54,10 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   Fetcher(NodeCore& core, FileRef file, std::string object, std::string etag);  // use of()
   ~Fetcher();
 
-  // Reads bytes that lie inside the file's size, from cache, peers or origin.
-  Task<Status> read(uint64_t offset, ByteSpan into, ReadPattern* pattern, Context context);
+  // Reads bytes that lie inside the file's size, from cache, peers or origin. With `lent`, what
+  // lies in the memory of a fetch is lent from there, and everything is put in order there.
+  Task<Status> read(uint64_t offset, ByteSpan into, ReadPattern* pattern, Lent* lent,
+                    Context context);
   // Brings every missing piece of the range into the cache. `progress` hears bytes as they are
   // done.
   Task<Status> complete(Range range, FetchRole role, std::function<void(uint64_t)> progress,
@@ -92,6 +95,7 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   static Task<void> run(std::shared_ptr<Fetcher> self, std::shared_ptr<Fetch> fetch);
   static Task<Status> fetch_bytes(Fetcher& self, Fetch& fetch, Context context);
   static Task<Status> fetch_from_peers(Fetcher& self, Fetch& fetch, bool own, Context context);
+  static Task<void> keep(Fetcher& self, Fetch& fetch, Context context);
   std::vector<Range> unclaimed(Range range);
 
   // Serving.

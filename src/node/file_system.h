@@ -90,6 +90,23 @@ struct FileSystemStat {
   uint64_t free_bytes = 0;
 };
 
+// What a read answers where that saves copying: parts in order, some in the reader's own memory,
+// some in memory that is lent and stays as it is as long as `keep` does.
+class Lent {
+ public:
+  struct Part {
+    ConstByteSpan bytes;
+    std::shared_ptr<const void> keep;
+  };
+  void add(ConstByteSpan bytes, std::shared_ptr<const void> keep) {
+    parts_.push_back({bytes, std::move(keep)});
+  }
+  const std::vector<Part>& parts() const { return parts_; }
+
+ private:
+  std::vector<Part> parts_;
+};
+
 class FileSystem {
  public:
   virtual ~FileSystem() = default;
@@ -116,6 +133,12 @@ class FileSystem {
   // Bytes read; less than into.size() only at the end of the file. A handle is valid until release.
   virtual Task<Result<size_t>> read(HandleId handle, uint64_t offset, ByteSpan into,
                                     Context context) = 0;
+  // The same; if `lent` has parts afterwards, the bytes are there, else in `into`.
+  virtual Task<Result<size_t>> read_or_lend(HandleId handle, uint64_t offset, ByteSpan into,
+                                            Lent& lent, Context context) {
+    (void)lent;
+    return read(handle, offset, into, context);
+  }
   // With O_APPEND in the open flags the offset is ignored.
   virtual Task<Result<size_t>> write(HandleId handle, uint64_t offset, ConstByteSpan bytes,
                                      Context context) = 0;

@@ -38,6 +38,8 @@ class FileSystemImpl final : public FileSystem {
                                 Context context) override;
   Task<Result<Created>> create(InodeId parent, std::string name, uint32_t mode, uint32_t flags,
                                Caller caller, Context context) override;
+  Task<Result<size_t>> read_or_lend(HandleId handle, uint64_t offset, ByteSpan into, Lent& lent,
+                                    Context context) override;
   Task<Result<size_t>> read(HandleId handle, uint64_t offset, ByteSpan into,
                             Context context) override;
   Task<Result<size_t>> write(HandleId handle, uint64_t offset, ConstByteSpan bytes,
@@ -175,6 +177,8 @@ class FileSystemImpl final : public FileSystem {
   Task<Status> resize_locked(Inode& inode, uint64_t size, Context context);
   Task<Status> zero_locked(Inode& inode, Range range, Context context);
   Task<Status> bring_edges(Inode& inode, Range range, uint64_t new_size, Context context);
+  Task<Result<size_t>> read_content(HandleId id, uint64_t offset, ByteSpan into, Lent* lent,
+                                    Context context);
   Task<Status> seal(Inode& inode, bool close, Context context);
   // After a failure: sees to it that what is staged here and not open for writing goes on towards
   // the origin.

@@ -340,6 +340,16 @@ Task<Status> FileSystemImpl::sync(HandleId id, bool, Context context) {
 
 Task<Result<size_t>> FileSystemImpl::read(HandleId id, uint64_t offset, ByteSpan into,
                                           Context context) {
+  return read_content(id, offset, into, nullptr, context);
+}
+
+Task<Result<size_t>> FileSystemImpl::read_or_lend(HandleId id, uint64_t offset, ByteSpan into,
+                                                  Lent& lent, Context context) {
+  return read_content(id, offset, into, &lent, context);
+}
+
+Task<Result<size_t>> FileSystemImpl::read_content(HandleId id, uint64_t offset, ByteSpan into,
+                                                  Lent* lent, Context context) {
   context = core_.patient(context);
   SHOAL_CO_ASSIGN_OR_RETURN(std::shared_ptr<Handle> handle, handle_of(id));
   Inode& inode = *handle->inode;
@@ -366,7 +376,7 @@ Task<Result<size_t>> FileSystemImpl::read(HandleId id, uint64_t offset, ByteSpan
     std::memcpy(into.data(), content.small->data() + offset, into.size());
   } else if (content.fetcher) {
     SHOAL_CO_RETURN_IF_ERROR(
-        co_await content.fetcher->read(offset, into, &handle->pattern, context));
+        co_await content.fetcher->read(offset, into, &handle->pattern, lent, context));
   } else {
     core_.metrics.read_hits.add();
     SHOAL_CO_RETURN_IF_ERROR(co_await content.file->read(offset, into));

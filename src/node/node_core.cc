@@ -24,6 +24,8 @@ NodeMetrics::NodeMetrics(Registry& registry)
 
 namespace {
 
+constexpr uint64_t kCopiesWaitingMax = 64 * kMiB;
+
 std::unique_ptr<Lookups> make_lookups(World& world, Origin& origin, const NodeOptions& options,
                                       Cluster* cluster, Gate& gate) {
   if (cluster == nullptr) return std::make_unique<OriginLookups>(origin);
@@ -61,6 +63,7 @@ NodeCore::NodeCore(World& world_in, Origin& origin_in, Store& store_in, Registry
       peers(cluster_in != nullptr ? &cluster_in->reader() : nullptr),
       buffers(world_in.executor),
       fetch_memory(world_in.executor, std::max<uint64_t>(options.memory / 2, 16 * kMiB)),
+      copies(world_in.executor, registry, std::min(fetch_memory.limit() / 4, kCopiesWaitingMax)),
       serve_memory(world_in.executor, std::max<uint64_t>(options.memory / 8, 16 * kMiB)),
       relay_memory(world_in.executor, std::max<uint64_t>(options.memory / 8, 16 * kMiB)),
       upload_memory(world_in.executor, std::max<uint64_t>(options.memory / 4, 16 * kMiB)),

@@ -12,6 +12,7 @@
 #include "async/rate_limit.h"
 #include "async/sync.h"
 #include "node/attributes.h"
+#include "node/copies.h"
 #include "node/lookups.h"
 #include "observe/log.h"
 #include "observe/metrics.h"
@@ -90,6 +91,7 @@ struct NodeCore {
   PeerReader* peers;        // the cluster's; null: a node by itself
   BufferPool buffers;       // for what these permits allow
   Semaphore fetch_memory;   // bytes of fetch buffers for readers here
+  Copies copies;            // of fetch buffers, waiting for the disk
   Semaphore serve_memory;   // of those for other nodes, as owner
   Semaphore relay_memory;   // of those for other nodes, as relay
   Semaphore upload_memory;  // bytes of upload buffers

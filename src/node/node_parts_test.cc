@@ -3,9 +3,13 @@
 #include <algorithm>
 #include <deque>
 #include <map>
+#include <memory>
+#include <optional>
 
+#include "async/gate.h"
 #include "async/timer_queue.h"
 #include "node/attributes.h"
+#include "node/copies.h"
 #include "node/hot_chunks.h"
 #include "node/tree.h"
 
@@ -222,6 +226,125 @@ TEST(HotChunks, nobody_is_sent_to_the_dead) {
     auto parent = chunks.parent_of({{7, 7}, chunk, {0, 1}, SteadyTime{}}, second_is_dead);
     EXPECT_NE(parent, (NodeId{0, 2}));
   }
+}
+
+// Runs what is posted when told to; time stands still but for advance().
+class ManualExecutor final : public Executor {
+ public:
+  SteadyTime now() const override { return now_; }
+  WallTime wall_now() const override { return {}; }
+  void post(Runnable& item) override { items_.push_back(&item); }
+  void post_remote(Runnable& item) override { post(item); }
+  bool on_thread() const override { return true; }
+  void start_timer(Timer& timer, SteadyTime when) override { timers_.add(timer, when); }
+  void stop_timer(Timer& timer) override { timers_.remove(timer); }
+
+  void run() {
+    while (!items_.empty()) {
+      Runnable* item = items_.front();
+      items_.pop_front();
+      item->run();
+    }
+  }
+  void advance(Duration by) { now_ += by; }
+
+ private:
+  SteadyTime now_{};
+  std::deque<Runnable*> items_;
+  TimerQueue timers_;
+};
+
+// Two copies of 10 bytes are being written, the others wait for their turn; 20 bytes may.
+class CopiesThatWait : public testing::Test {
+ protected:
+  static constexpr uint64_t kBytes = 10;
+  struct One {
+    explicit One(Executor& executor) : copy(executor) {}
+    Copies::Copy copy;
+    std::optional<bool> kept;
+  };
+
+  void SetUp() override {
+    add();
+    add();
+    ASSERT_EQ(all_[0]->kept, true);
+    ASSERT_EQ(all_[1]->kept, true);
+  }
+  void TearDown() override {
+    stop_.request();
+    executor_.run();
+  }
+  One& add() {
+    One& one = *all_.emplace_back(std::make_unique<One>(executor_));
+    gate_.spawn(wait(copies_, one, Context{kNever, &stop_}));
+    executor_.run();
+    return one;
+  }
+  void read(One& one) {
+    copies_.was_read(one.copy);
+    executor_.run();
+  }
+  static Task<void> wait(Copies& copies, One& one, Context context) {
+    one.kept = co_await copies.turn(one.copy, kBytes, context);
+  }
+
+  ManualExecutor executor_;
+  Registry registry_;
+  Cancel stop_;
+  std::vector<std::unique_ptr<One>> all_;
+  Copies copies_{executor_, registry_, 2 * kBytes};
+  Gate gate_{executor_};
+};
+
+TEST_F(CopiesThatWait, have_their_turns_in_order) {
+  One& third = add();
+  One& fourth = add();
+  EXPECT_FALSE(third.kept.has_value());
+  copies_.written(all_[0]->copy);
+  executor_.run();
+  EXPECT_EQ(third.kept, true);
+  EXPECT_FALSE(fourth.kept.has_value());
+}
+
+TEST_F(CopiesThatWait, are_not_kept_once_read_when_there_are_too_many) {
+  One& third = add();
+  One& fourth = add();
+  read(third);
+  EXPECT_FALSE(third.kept.has_value()) << "the disk may still catch up";
+  One& fifth = add();
+  EXPECT_EQ(third.kept, false);
+  EXPECT_TRUE(copies_.dropped(third.copy));
+  add();
+  EXPECT_FALSE(fourth.kept.has_value()) << "nobody has its bytes yet";
+  read(fifth);
+  EXPECT_EQ(fifth.kept, false);
+}
+
+TEST_F(CopiesThatWait, are_kept_if_somebody_waits_for_them) {
+  One& third = add();
+  copies_.want(third.copy);
+  read(third);
+  add();
+  add();
+  copies_.make_room(1000);
+  executor_.run();
+  EXPECT_FALSE(third.kept.has_value());
+}
+
+TEST_F(CopiesThatWait, make_room_for_what_is_to_be_read) {
+  One& third = add();
+  One& fourth = add();
+  read(fourth);
+  copies_.make_room(kBytes);
+  executor_.run();
+  EXPECT_EQ(fourth.kept, false);
+  copies_.make_room(kBytes);
+  executor_.run();
+  EXPECT_FALSE(third.kept.has_value()) << "its reader may be about to come";
+  executor_.advance(std::chrono::seconds(2));
+  copies_.make_room(kBytes);
+  executor_.run();
+  EXPECT_EQ(third.kept, false);
 }
 
 }  // namespace

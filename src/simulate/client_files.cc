@@ -204,7 +204,7 @@ Task<void> Client::allocate_some(OpenFile& open, File& file) {
 Task<void> Client::read_some(OpenFile& open, File& file, const std::string& path) {
   uint64_t offset = random_.below(file.live.size() + 10);
   Buffer buffer(1 + choose_size());
-  auto count = co_await kernel_.fs.read(open.handle, offset, buffer.span(), context());
+  auto count = co_await kernel_.read(open.handle, offset, buffer.span(), context());
   ground_.findings.count("reads");
   if (!count) {
     if (file.unlinked && count.error().code() == Code::kStale) co_return;

@@ -102,8 +102,7 @@ Task<bool> Program::read_at(Opened* opened, uint64_t offset, uint64_t length) {
   Context context = limit();
   CallWatch watch(ground_, daemon_, fmt::format("reading {} at {}", opened->object, offset),
                   context);
-  auto count =
-      co_await daemon_.kernel().fs.read(opened->file.handle, offset, buffer.span(), context);
+  auto count = co_await daemon_.kernel().read(opened->file.handle, offset, buffer.span(), context);
   ground_.findings.count("reads");
   if (!count) {
     if (!ground_.may_fail_so(count.error(), !ground_.history.at(opened->object).constant()) &&

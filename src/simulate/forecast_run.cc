@@ -89,7 +89,7 @@ Task<void> ForecastRun::read_one(ForecastRun* self, Daemon* daemon, double* seco
   if (!file) status = fail(file.error());
   uint64_t size = self->options_.chunks * kForecastChunk;
   for (uint64_t at = 0; status && at < size; at += kReadStep) {
-    auto count = co_await daemon->kernel().fs.read(file->handle, at, buffer.span(), context);
+    auto count = co_await daemon->kernel().read(file->handle, at, buffer.span(), context);
     if (!count) status = fail(count.error());
     if (count && *count == 0) status = fail(Code::kInternal, "the object is too short");
   }

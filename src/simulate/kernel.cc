@@ -139,12 +139,25 @@ Task<Result<std::vector<std::string>>> Kernel::list(std::string path, bool plus,
   co_return names;
 }
 
+Task<Result<size_t>> Kernel::read(HandleId handle, uint64_t offset, ByteSpan into,
+                                  Context context) {
+  Lent lent;
+  SHOAL_CO_ASSIGN_OR_RETURN(size_t count,
+                            co_await fs.read_or_lend(handle, offset, into, lent, context));
+  if (lent.parts().empty()) co_return count;
+  std::string gathered;  // some parts lie in `into`
+  for (const Lent::Part& part : lent.parts()) gathered += as_text(part.bytes);
+  SHOAL_ASSERT(gathered.size() == count);
+  std::ranges::copy(as_bytes(gathered), into.begin());
+  co_return count;
+}
+
 Task<Result<std::string>> Kernel::read_all(HandleId handle, uint64_t step, Context context) {
   std::string bytes;
   Buffer buffer(step);
   while (true) {
     SHOAL_CO_ASSIGN_OR_RETURN(size_t count,
-                              co_await fs.read(handle, bytes.size(), buffer.span(), context));
+                              co_await read(handle, bytes.size(), buffer.span(), context));
     if (count == 0) co_return bytes;
     bytes += as_text(buffer.span().first(count));
   }

@@ -57,6 +57,8 @@ class Kernel {
   Task<Result<Entry>> set_attributes(std::string path, SetAttributes change, Context context);
   // Names, without "." and "..".
   Task<Result<std::vector<std::string>>> list(std::string path, bool plus, Context context);
+  // read(2): takes what the file system lends, as the mount does.
+  Task<Result<size_t>> read(HandleId handle, uint64_t offset, ByteSpan into, Context context);
   // The whole file, in pieces of `step` bytes.
   Task<Result<std::string>> read_all(HandleId handle, uint64_t step, Context context);
   // open, read_all, release. kNotFound if there is no such file.

@@ -43,7 +43,7 @@ Task<void> Reader::read_client_file() {
   for (int i = 0; mine && i < 4 && steady(); ++i) {
     uint64_t offset = i == 0 ? 0 : random_.below(file->live.size() + 1);
     Buffer buffer(1 + random_.below(300 * kKiB));
-    auto count = co_await session_.kernel.fs.read(open->handle, offset, buffer.span(), context);
+    auto count = co_await session_.kernel.read(open->handle, offset, buffer.span(), context);
     if (!steady()) break;
     ground_.findings.count("reader_reads");
     if (!count) {

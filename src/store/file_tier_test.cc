@@ -40,6 +40,28 @@ TEST(FileTier, fills_and_reads_by_piece) {
   EXPECT_TRUE(m.close());
 }
 
+TEST(FileTier, stays_open_for_a_while_after_its_last_use) {
+  StoreMachine m;
+  ASSERT_TRUE(m.open());
+  m.cache("a", "e", pattern(9 * kMiB, 3));
+  auto operations_of_a_find = [&m] {
+    uint64_t before = m.machine.disk().operations();
+    EXPECT_NE(m.run(m.store().find_file("a", "e")).value(), nullptr);
+    return m.machine.disk().operations() - before;
+  };
+  m.sim.run_for(std::chrono::seconds(1));
+  EXPECT_EQ(operations_of_a_find(), 0);
+  m.settle();
+  EXPECT_GT(operations_of_a_find(), 0) << "its table was still in memory";
+  // The last used ones stay, not all.
+  for (int i = 0; i < 20; ++i) m.cache("b" + std::to_string(i), "e", pattern(kMiB, 4));
+  m.sim.run_for(std::chrono::seconds(1));
+  EXPECT_GT(operations_of_a_find(), 0);
+  // Who is not in use can be removed at once.
+  EXPECT_EQ(m.run(m.store().evict("a", false)).value(), 9 * kMiB);
+  EXPECT_TRUE(m.close());
+}
+
 TEST(FileTier, restart_is_warm_and_vouched) {
   StoreMachine m;
   ASSERT_TRUE(m.open());

@@ -128,8 +128,9 @@ class CachedFile {
   virtual bool vouched() const = 0;
 
   // Whether chunks belong to this node, or are copies of what another one keeps; copies are the
-  // first to be evicted. Remembered per chunk until the process ends.
-  enum class Keep { kOwned, kCopy };
+  // first to be evicted. Remembered per chunk until the process ends. A spare copy is written with
+  // the CPU that nothing else wants.
+  enum class Keep { kOwned, kCopy, kSpareCopy };
 
   // Stores bytes of the base version (clean: of this version). offset is piece-aligned; the length
   // whole pieces, or up to size(). Pieces already present are left as they are. Not synced. Makes

@@ -132,7 +132,8 @@ class StoreMachine {
     return text;
   }
   Result<std::string> read_all(const FileRef& file) { return read(file, 0, file->size()); }
-  void settle() { sim.run_for(std::chrono::seconds(1)); }
+  // Until files that nobody uses are closed.
+  void settle() { sim.run_for(std::chrono::seconds(10)); }
 
   static StagedRecord record(uint64_t id, std::string object = "dir/o", std::string base = "") {
     StagedRecord record;

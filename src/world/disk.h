@@ -73,6 +73,8 @@ struct DiskOp : Runnable {
   static constexpr uint32_t kNoFollow = 32;
   // New files and directories are for others too: 0666 and 0777 less the umask, not 0600 and 0700.
   static constexpr uint32_t kShared = 64;
+  // kWrite: takes only the CPU that nothing else wants, and as long as that takes.
+  static constexpr uint32_t kBackground = 128;
 
   Kind kind{};
   uint32_t flags = 0;

@@ -1,5 +1,7 @@
 #include "world_linux/helper_pool.h"
 
+#include <sys/resource.h>
+
 #include <utility>
 
 #include "base/assert.h"
@@ -14,9 +16,16 @@ HelperPool::~HelperPool() {
     stopping_ = true;
   }
   changed_.notify_all();
-  for (std::thread& thread : threads_) {
-    if (thread.joinable()) thread.join();
-  }
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void HelperPool::start_one() {
+  auto thread = start_thread(options_.name, [this] {
+    // Of this thread only, in Linux. A failure costs fairness, nothing else.
+    if (options_.nice > 0) setpriority(PRIO_PROCESS, 0, options_.nice);
+    serve();
+  });
+  if (thread) threads_.push_back(std::move(*thread));
 }
 
 void HelperPool::submit(HelperJob& job) {
@@ -25,11 +34,8 @@ void HelperPool::submit(HelperJob& job) {
   {
     std::lock_guard lock(mutex_);
     SHOAL_ASSERT(!stopping_);
-    if (waiting_ >= idle_ && started_ < kThreads) {
-      auto thread = start_thread("shoal-helper", [this] { serve(); });
-      if (thread) threads_[started_++] = std::move(*thread);
-    }
-    alone = started_ == 0;  // no thread to be had: slow, but still right
+    if (waiting_ >= idle_ && threads_.size() < options_.threads) start_one();
+    alone = threads_.empty();  // no thread to be had: slow, but still right
     if (!alone) {
       job.next = nullptr;
       (last_ != nullptr ? last_->next : first_) = &job;

@@ -1,13 +1,14 @@
-// Two threads for file operations that io_uring has no opcode for (truncate, copy, list, lock).
-// They hold no state of any shard: a job comes in, blocks, and is posted back to its executor.
-// Shared by all shards. The threads start with the first job; an unused pool costs nothing.
+// Threads for file operations that io_uring has no opcode for (truncate, copy, list, lock), or that
+// are to take only the CPU that is left over. They hold no state of any shard: a job comes in,
+// blocks, and is posted back to its executor. Any number of shards may share a pool. The threads
+// start with the first job; an unused pool costs nothing.
 #pragma once
 
-#include <array>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 #include "world/executor.h"
 
@@ -25,9 +26,14 @@ class HelperJob : public Runnable {
 
 class HelperPool {
  public:
-  static constexpr size_t kThreads = 2;
+  struct Options {
+    const char* name = "shoal-helper";  // of its threads
+    size_t threads = 2;
+    int nice = 0;  // 0 to 19, of its threads
+  };
 
-  HelperPool() = default;
+  explicit HelperPool(Options options) : options_(options) {}
+  HelperPool() : HelperPool(Options{}) {}
   // Every job must have come back.
   ~HelperPool();
   HelperPool(const HelperPool&) = delete;
@@ -37,17 +43,18 @@ class HelperPool {
   void submit(HelperJob& job);
 
  private:
+  void start_one();
   void serve();
 
+  const Options options_;
   std::mutex mutex_;
   std::condition_variable changed_;
   Runnable* first_ = nullptr;
   Runnable* last_ = nullptr;
   size_t waiting_ = 0;  // jobs in the list
   size_t idle_ = 0;     // threads without a job
-  size_t started_ = 0;
   bool stopping_ = false;
-  std::array<std::thread, kThreads> threads_;
+  std::vector<std::thread> threads_;
 };
 
 }  // namespace shoal

@@ -128,6 +128,19 @@ int64_t set_size(const DiskOp& op) {
   return answer == 0 ? 0 : -errno;
 }
 
+int64_t write_all(const DiskOp& op) {
+  uint64_t done = 0;
+  while (done < op.length) {
+    ssize_t count = pwrite(static_cast<int>(op.file), op.data + done, op.length - done,
+                           static_cast<off_t>(op.offset + done));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return -errno;
+    if (count == 0) return -EIO;
+    done += static_cast<uint64_t>(count);
+  }
+  return static_cast<int64_t>(done);
+}
+
 int64_t copy_by_hand(int from, off_t from_offset, int to, off_t to_offset, uint64_t length) {
   std::vector<char> buffer(std::min<uint64_t>(length, 256 * kKiB));
   uint64_t done = 0;
@@ -415,6 +428,9 @@ class LinuxDisk::BlockingOp final : public HelperJob {
       case Kind::kLock:
         result = lock(*op);
         return;
+      case Kind::kWrite:
+        result = write_all(*op);
+        return;
       default:
         break;
     }
@@ -456,7 +472,7 @@ void LinuxDisk::submit(DiskOp& op) {
   if (has_length(op.kind) && op.length == 0) return end(op, 0);
   // Never waits for the disk, and the ring would hand it to a kernel thread.
   if (op.kind == Kind::kStatFile) return end(op, stat_file(op));
-  if (is_for_helper(op.kind)) {
+  if (is_for_helper(op.kind) || (op.flags & DiskOp::kBackground) != 0) {
     start_on_helper(op);
   } else {
     start_on_ring(op);
@@ -499,14 +515,18 @@ void LinuxDisk::start_on_helper(DiskOp& op) {
   SHOAL_ASSERT(blocking->op == nullptr);
   blocking->op = &op;
   blocking->home = &executor_;
-  helpers_.submit(*blocking);
+  pool_for(op).submit(*blocking);
+}
+
+HelperPool& LinuxDisk::pool_for(const DiskOp& op) {
+  return (op.flags & DiskOp::kBackground) != 0 ? background_ : helpers_;
 }
 
 void LinuxDisk::finish(BlockingOp& blocking) {
   end(*std::exchange(blocking.op, nullptr), blocking.result);
   if (DiskOp* waiting = helper_waiting_.pop()) {
     blocking.op = waiting;
-    helpers_.submit(blocking);
+    pool_for(*waiting).submit(blocking);
   } else {
     helper_ops_free_.push_back(&blocking);
   }

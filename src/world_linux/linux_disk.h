@@ -1,5 +1,6 @@
 // The real Disk: io_uring for everything it has an opcode for, helper threads for the rest (set
-// size, copy, list, space, lock). A FileId is the kernel's descriptor.
+// size, copy, list, space, lock), one of low priority for writes in the background. A FileId is the
+// kernel's descriptor.
 //
 // The last component of a path is never followed if it is a symbolic link (callers resolve the
 // roots they are given). Files are made with mode 0600, directories with 0700, descriptors are
@@ -12,10 +13,10 @@
 
 #include "world/disk.h"
 #include "world/executor.h"
+#include "world_linux/helper_pool.h"
 
 namespace shoal {
 
-class HelperPool;
 class Ring;
 
 class LinuxDisk final : public Disk {
@@ -44,12 +45,14 @@ class LinuxDisk final : public Disk {
   void end(DiskOp& op, int64_t result);
   void start_on_ring(DiskOp& op);
   void start_on_helper(DiskOp& op);
+  HelperPool& pool_for(const DiskOp& op);
   void finish(FileOp& op, int64_t result);
   void finish(BlockingOp& op);
 
   Executor& executor_;
   Ring& ring_;
   HelperPool& helpers_;
+  HelperPool background_{{.name = "shoal-copier", .threads = 1, .nice = 19}};
   uint64_t under_way_ = 0;  // accepted and not yet posted back
   // Made when first needed, then kept.
   std::vector<std::unique_ptr<FileOp>> ring_ops_;

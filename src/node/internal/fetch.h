@@ -14,6 +14,7 @@ struct Fetcher::Fetch {
         bulk(more),
         buffer(core.buffers.take(wanted.length)),
         memory(std::move(permit)),
+        copy(core.executor()),
         via_peers(core.peers != nullptr),
         changed(core.executor()) {}
 
@@ -44,6 +45,7 @@ struct Fetcher::Fetch {
   bool bulk;
   BufferPool::Lease buffer;
   Permit memory;
+  Copies::Copy copy;           // its way into the cache, when other nodes have the bytes too
   uint64_t arrived = 0;        // leading bytes of the buffer that are there
   std::vector<uint32_t> crcs;  // of its leading pieces
   bool via_peers = false;      // now waits for another node

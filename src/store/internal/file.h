@@ -105,8 +105,8 @@ class File final : public CachedFile, public std::enable_shared_from_this<File> 
   void rebuild_table();
   // Makes the chunks' counts and the tier's accounts agree with the table.
   void recount();
-  // Nobody uses it any more: writes what must be written, closes, or removes it. `may_idle`: a clean
-  // one stays open and loaded for a while (IdleFiles).
+  // Nobody uses it any more: writes what must be written, closes, or removes it. `may_idle`: a
+  // clean one stays open and loaded for a while (IdleFiles).
   Task<void> settle(bool may_idle = false);
   Task<Status> close_files();
   Task<void> remove_files();

@@ -136,7 +136,7 @@ void File::note_filled(Range range, Keep keep) {
   if (!in_index_) return;
   enter_sieve();
   for (uint64_t c = range.offset / kChunkBytesDefault; c * kChunkBytesDefault < range.end(); ++c) {
-    set_copy(c, keep == Keep::kCopy);
+    set_copy(c, keep != Keep::kOwned);
   }
 }
 
@@ -172,6 +172,7 @@ Task<Status> File::fill(uint64_t offset, ConstByteSpan bytes, std::span<const ui
   uint64_t end = pieces_of(range.end());
   uint64_t added = 0;
   Status status;
+  uint32_t flags = keep == Keep::kSpareCopy ? DiskOp::kBackground : 0;
   for (uint64_t i = offset / kPieceBytes; i < end && status;) {
     if (table_.get(i).present()) {
       ++i;
@@ -185,7 +186,7 @@ Task<Status> File::fill(uint64_t offset, ConstByteSpan bytes, std::span<const ui
     uint64_t start = i * kPieceBytes;
     ConstByteSpan run =
         bytes.subspan(start - offset, std::min(stop * kPieceBytes, range.end()) - start);
-    status = co_await disk_io::write(tier_.disk(), data_, start, run);
+    status = co_await disk_io::write(tier_.disk(), data_, start, run, flags);
     for (; i < stop && status; ++i) {
       if (i >= table_.pieces() || table_.get(i).present())
         continue;  // another fill of the same bytes was faster
