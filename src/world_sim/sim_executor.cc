@@ -23,7 +23,7 @@ SimScheduler::EventId SimScheduler::at(SteadyTime when, SimExecutor* owner,
                                        std::function<void()> action) {
   SHOAL_ASSERT(owner == nullptr || owner->alive_);
   EventId id{std::max(when, now_), ++sequence_};
-  events_.emplace(id, Event{owner, nullptr, std::move(action)});
+  if (!ended_) events_.emplace(id, Event{owner, nullptr, std::move(action)});
   return id;
 }
 
@@ -109,6 +109,19 @@ void SimScheduler::drop(SimExecutor& owner, std::vector<Runnable*>& dropped) {
   }
 }
 
+std::vector<Runnable*> SimScheduler::end() {
+  SHOAL_ASSERT(current_ == nullptr, "ended from within");
+  ended_ = true;
+  std::vector<Runnable*> dropped;
+  for (size_t i = first_ready_; i < ready_.size(); ++i) dropped.push_back(ready_[i].runnable);
+  ready_.clear();
+  first_ready_ = 0;
+  for (auto& [id, event] : std::exchange(events_, {})) {
+    if (event.timer != nullptr) dropped.push_back(event.timer);
+  }
+  return dropped;
+}
+
 SimExecutor::SimExecutor(SimScheduler& scheduler)
     : scheduler_(scheduler), number_(++scheduler.executors_) {}
 
@@ -119,13 +132,13 @@ SimExecutor::~SimExecutor() {
 }
 
 void SimExecutor::post(Runnable& item) {
-  if (!alive_) return;  // the process is gone; whoever waits, waits for ever
+  if (!alive_ || scheduler_.ended_) return;  // the process is gone; whoever waits, waits for ever
   scheduler_.ready_.push_back({this, &item});
 }
 
 void SimExecutor::start_timer(Timer& timer, SteadyTime when) {
   SHOAL_ASSERT(!timer.armed_, "the timer is armed already");
-  if (!alive_) return;
+  if (!alive_ || scheduler_.ended_) return;
   timer.armed_ = true;
   timer.when_ = std::max(when, scheduler_.now_);
   timer.sequence_ = ++scheduler_.sequence_;
@@ -136,7 +149,7 @@ void SimExecutor::start_timer(Timer& timer, SteadyTime when) {
 void SimExecutor::stop_timer(Timer& timer) {
   if (!timer.armed_) return;
   timer.armed_ = false;
-  if (!alive_) return;
+  if (!alive_ || scheduler_.ended_) return;
   size_t erased = scheduler_.events_.erase({timer.when_, timer.sequence_});
   SHOAL_ASSERT(erased == 1, "an armed timer without its event");
 }

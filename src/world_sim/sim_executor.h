@@ -44,6 +44,9 @@ class SimScheduler {
   bool idle() const { return ready_.empty() && events_.empty(); }
   // The time of what would run next; kNever when idle.
   SteadyTime next_time() const;
+  // The simulation is over: nothing runs any more. Answers all that was to run, so that the caller
+  // keeps it reachable (see kill()).
+  std::vector<Runnable*> end();
   // Moves the clock when nothing happens until then. Only forward.
   void advance_to(SteadyTime when);
 
@@ -75,6 +78,7 @@ class SimScheduler {
   SeededRandom random_;
   SeededRandom shuffler_;
   SimExecutor* current_ = nullptr;
+  bool ended_ = false;
   uint32_t executors_ = 0;
   std::vector<Item> ready_;  // from first_ready_ on
   size_t first_ready_ = 0;

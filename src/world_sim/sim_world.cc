@@ -91,11 +91,12 @@ Simulation::Simulation(SimOptions options)
       driver_(scheduler_) {}
 
 Simulation::~Simulation() {
-  machines_.clear();
-  // The driver's own tasks may wait for what never comes.
+  // All at once: machine by machine would look at everybody's work each time. The driver's own
+  // tasks may wait for what never comes.
   Grave grave;
-  grave.work = driver_.kill();
+  grave.work = scheduler_.end();
   if (!grave.work.empty()) bury(std::move(grave));
+  machines_.clear();
 }
 
 SimMachine& Simulation::add_machine(std::string name, SimDiskOptions disk) {
