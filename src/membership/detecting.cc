@@ -56,6 +56,8 @@ void MembershipImpl::choose_watched() {
     if (after == ids.end()) after = ids.begin();
     if (*after != self()) chosen.push_back(*after);
   }
+  watched_.clear();
+  down_.clear();
   for (auto& [id, peer] : peers_) {
     bool watched = find(self()) != nullptr && std::ranges::find(chosen, id) != chosen.end();
     if (watched && !peer.watched) {
@@ -65,6 +67,8 @@ void MembershipImpl::choose_watched() {
     }
     if (!watched) peer.suspected = false;
     peer.watched = watched;
+    if (watched) watched_.push_back(id);
+    if (peer.down_since) down_.push_back(id);
   }
 }
 
@@ -87,8 +91,8 @@ Task<void> MembershipImpl::watch_peers() {
 
 SteadyTime MembershipImpl::ping_due_peers() {
   SteadyTime next = kNever;
-  for (auto& [id, peer] : peers_) {
-    if (!peer.watched) continue;
+  for (const NodeId& id : watched_) {
+    PeerState& peer = peers_.at(id);
     if (peer.next_ping <= now() && !peer.pinging) {
       const std::string& address = find(id)->address;
       peer.next_ping =
@@ -165,8 +169,8 @@ void MembershipImpl::sign_of_life(const NodeId& id) {
 
 SteadyTime MembershipImpl::suspect_peers() {
   SteadyTime next = kNever;
-  for (auto& [id, peer] : peers_) {
-    if (!peer.watched) continue;
+  for (const NodeId& id : watched_) {
+    PeerState& peer = peers_.at(id);
     if (!peer.suspected) {
       bool silent = now() - peer.answered >= options_.suspect_after;
       // An answer that came too late for its ping is a sign of life all the same.
@@ -342,13 +346,13 @@ SteadyTime MembershipImpl::expire_down() {
   SteadyTime next = kNever;
   const Member* me = find(self());
   // Who is marked down itself has that to put right first.
-  if (removing_ || me == nullptr || me->state == MemberState::kDown || store_.is_fixed())
-    return next;
+  bool away = me == nullptr || me->state == MemberState::kDown;
+  if (down_.empty() || removing_ || away || store_.is_fixed()) return next;
   std::vector<NodeId> ids = living(*map_);
   SHOAL_ASSERT(!ids.empty(), "this node itself is among the living");
   std::vector<NodeId> expired;
-  for (const auto& [id, peer] : peers_) {
-    if (!peer.down_since) continue;
+  for (const NodeId& id : down_) {
+    const PeerState& peer = peers_.at(id);
     // Steps back from the member to this node, past others that live.
     auto place = std::ranges::lower_bound(ids, id);
     auto mine = std::ranges::lower_bound(ids, self());

@@ -196,6 +196,9 @@ class MembershipImpl final : public Membership {
   std::shared_ptr<const SlotMap> map_;  // shared with whoever uses it while a newer one comes
   std::vector<std::function<void(const SlotMap&)>> listeners_;
   std::map<NodeId, PeerState> peers_;  // of the map's members, without this node
+  // Of these, the few that are looked at again and again; as of the last change of the map.
+  std::vector<NodeId> watched_;
+  std::vector<NodeId> down_;
   PeerHealth health_;
 
   // Detection.
