@@ -11,6 +11,7 @@
 #include <numeric>
 
 #include "simulate/forecast_run.h"
+#include "simulate/in_child.h"
 
 namespace shoal::simulate {
 
@@ -64,11 +65,10 @@ struct Measured {
   double origin_bytes = 0;
   double peer_bytes = 0;
   double busiest = 0;
-  uint64_t lookups = 0;
-  uint64_t steps = 0;
+  double lookups = 0;
 };
 
-Result<Measured> fan_out(const ForecastOptions& options, uint64_t nodes, bool together) {
+Result<Measured> fan_out_here(const ForecastOptions& options, uint64_t nodes, bool together) {
   ForecastRun run(options, nodes, together);
   Measured measured;
   SHOAL_ASSIGN_OR_RETURN(measured.start, run.start());
@@ -79,9 +79,20 @@ Result<Measured> fan_out(const ForecastOptions& options, uint64_t nodes, bool to
   measured.origin_bytes = run.origin_bytes();
   measured.peer_bytes = run.peer_bytes();
   measured.busiest = run.busiest_sender();
-  measured.lookups = run.origin_lookups() - lookups;
-  measured.steps = run.steps();
+  measured.lookups = static_cast<double>(run.origin_lookups() - lookups);
   return measured;
+}
+
+Result<Measured> fan_out(const ForecastOptions& options, uint64_t nodes, bool together) {
+  auto run = [&]() -> Result<std::vector<double>> {
+    SHOAL_ASSIGN_OR_RETURN(Measured it, fan_out_here(options, nodes, together));
+    return std::vector<double>{it.start,      it.first,   it.last,   it.origin_bytes,
+                               it.peer_bytes, it.busiest, it.lookups};
+  };
+  SHOAL_ASSIGN_OR_RETURN(std::vector<double> numbers, in_child(run));
+  SHOAL_ASSERT(numbers.size() == 7);
+  return Measured{numbers[0], numbers[1], numbers[2], numbers[3],
+                  numbers[4], numbers[5], numbers[6]};
 }
 
 // What the network of one node, and the account, need for one copy of the object.
@@ -136,7 +147,7 @@ Result<Forecast> forecast_fan_out_read(const ForecastOptions& options) {
   rows.push_back(forecast_row("requests at the origin",
                               ours.origin_bytes / (8.0 * kMiB) / ours.last, "/s",
                               options.blob_requests));
-  rows.push_back(forecast_row("look-ups at the origin", static_cast<double>(ours.lookups), ""));
+  rows.push_back(forecast_row("look-ups at the origin", ours.lookups, ""));
   rows.push_back(
       forecast_row("bytes between nodes", ours.peer_bytes / kGiga, "GB", size * nodes / kGiga));
   rows.push_back(forecast_row("busiest sender over the mean", ours.busiest, ""));

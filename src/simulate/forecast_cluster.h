@@ -34,7 +34,6 @@ class ForecastCluster {
   double busiest_sender();
   // Real bytes that one simulated byte stands for.
   double scale() const { return scale_; }
-  uint64_t steps() { return sim_.scheduler().steps(); }
 
  protected:
   // `chunk`: simulated bytes that move together.

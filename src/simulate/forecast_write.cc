@@ -7,6 +7,7 @@
 
 #include "simulate/forecast.h"
 #include "simulate/forecast_write_run.h"
+#include "simulate/in_child.h"
 
 namespace shoal::simulate {
 
@@ -127,7 +128,7 @@ struct Measured {
   }
 };
 
-Result<Measured> save(const ForecastOptions& options, Saving saving) {
+Result<Measured> save_here(const ForecastOptions& options, Saving saving) {
   WriteRun run(options, saving);
   Measured measured;
   SHOAL_ASSIGN_OR_RETURN(measured.start, run.start());
@@ -139,6 +140,24 @@ Result<Measured> save(const ForecastOptions& options, Saving saving) {
   for (const SavedFile& file : measured.files) {
     if (file.durable < 0)
       return fail(Code::kCorrupt, "the origin has other bytes than were written");
+  }
+  return measured;
+}
+
+Result<Measured> save(const ForecastOptions& options, Saving saving) {
+  auto run = [&]() -> Result<std::vector<double>> {
+    SHOAL_ASSIGN_OR_RETURN(Measured it, save_here(options, saving));
+    std::vector<double> numbers{it.start, it.origin_bytes, it.peer_bytes, it.busiest};
+    for (const SavedFile& file : it.files) {
+      numbers.insert(numbers.end(), {file.acknowledged, file.durable});
+    }
+    return numbers;
+  };
+  SHOAL_ASSIGN_OR_RETURN(std::vector<double> numbers, in_child(run));
+  SHOAL_ASSERT(numbers.size() >= 4 && numbers.size() % 2 == 0);
+  Measured measured{numbers[0], {}, numbers[1], numbers[2], numbers[3]};
+  for (size_t i = 4; i < numbers.size(); i += 2) {
+    measured.files.push_back({numbers[i], numbers[i + 1]});
   }
   return measured;
 }
@@ -161,6 +180,23 @@ struct Lost {
   double durable = 0;   // the latest, over all runs
 };
 
+// Of a run in which a node is lost: whether all that was acknowledged is in the origin in the end
+// (1 or 0), and when the last of it was.
+Result<std::vector<double>> lose_one(const ForecastOptions& options, NodeLoss loss) {
+  WriteRun run(options, Saving::kShoal);
+  SHOAL_ASSIGN_OR_RETURN(double started, run.start());
+  static_cast<void>(started);
+  SHOAL_ASSIGN_OR_RETURN(std::vector<SavedFile> files, run.save(loss));
+  bool all = true;
+  double durable = 0;
+  for (const SavedFile& file : files) {
+    if (file.acknowledged < 0) continue;
+    all = all && file.durable >= 0;
+    durable = std::max(durable, file.durable);
+  }
+  return std::vector<double>{all ? 1.0 : 0.0, durable};
+}
+
 // Nodes are lost at moments spread over the time in which something could be.
 Result<Lost> lose_nodes(const ForecastOptions& options, const Measured& calm) {
   Lost lost;
@@ -171,18 +207,12 @@ Result<Lost> lose_nodes(const ForecastOptions& options, const Measured& calm) {
     double part = (static_cast<double>(i) + random.unit()) / static_cast<double>(options.losses);
     NodeLoss loss{random.below(options.nodes),
                   Duration(static_cast<int64_t>((from + part * (to - from)) * 1e9))};
-    WriteRun run(options, Saving::kShoal);
-    SHOAL_ASSIGN_OR_RETURN(double started, run.start());
-    static_cast<void>(started);
-    SHOAL_ASSIGN_OR_RETURN(std::vector<SavedFile> files, run.save(loss));
+    SHOAL_ASSIGN_OR_RETURN(std::vector<double> run,
+                           in_child([&] { return lose_one(options, loss); }));
+    SHOAL_ASSERT(run.size() == 2);
     ++lost.runs;
-    bool all = true;
-    for (const SavedFile& file : files) {
-      if (file.acknowledged < 0) continue;
-      all = all && file.durable >= 0;
-      lost.durable = std::max(lost.durable, file.durable);
-    }
-    if (!all) ++lost.costly;
+    lost.durable = std::max(lost.durable, run[1]);
+    if (run[0] == 0) ++lost.costly;
   }
   return lost;
 }
