@@ -206,6 +206,7 @@ class FileSystemImpl final : public FileSystem {
   Task<Result<bool>> any_waiting_below(ListOptions below, Context context);
   Task<Status> await_origin(Inode& inode, Context context);
   Task<Status> await_origin_below(std::string directory, Context context);
+  Task<Status> await_ends(std::string path, Context context);
 
   void on_committed(const WriteBack::Version& version, const ObjectInfo& info);
   void on_conflicted(const WriteBack::Version& version, const std::string& object);

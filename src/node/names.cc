@@ -399,7 +399,10 @@ Task<Status> FileSystemImpl::remove_file_locked(Inode& directory, Inode& inode, 
   if (!permit) co_return fail(std::move(permit).error());
   if (!inode.attached()) co_return fail(Code::kNotFound, "removed meanwhile");
   std::string path = tree_.path(inode);
-  if (remove_object) SHOAL_CO_RETURN_IF_ERROR(co_await await_origin(inode, context));
+  if (remove_object) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await await_origin(inode, context));
+    SHOAL_CO_RETURN_IF_ERROR(co_await await_ends(path, context));
+  }
   UploadHold hold(write_back_, inode.staged);
   if (inode.staged) co_await write_back_.halt(inode.staged);
   // An upload that was cut short may have reached the origin all the same.

@@ -159,6 +159,7 @@ Task<Status> FileSystemImpl::rename_file_locked(Inode& source, Inode& to_directo
   UploadHold hold_target(write_back_, target != nullptr ? target->staged : nullptr);
   if (source.staged) co_await write_back_.halt(source.staged);
   if (target != nullptr && target->staged) co_await write_back_.halt(target->staged);
+  SHOAL_CO_RETURN_IF_ERROR(co_await await_ends(from_path, context));
   WriteBack::Version version = source.staged;
   Status told;  // an error when other nodes may know the old name only
   if (version != nullptr) {

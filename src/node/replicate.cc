@@ -169,8 +169,8 @@ Task<Status> FileSystemImpl::replicate(WriteBack::Version version, Context conte
   version->renamed_from.clear();
   for (LedgerRecord& old : ended) {
     bool renamed = old.object != version->record.object;
-    core_.replication->remove_record(std::move(old),
-                                     renamed ? EndReason::kGone : EndReason::kReplaced);
+    EndReason reason = renamed ? EndReason::kGone : EndReason::kReplaced;
+    core_.replication->remove_record(std::move(old), {reason, "", {}});
   }
   co_return Status();
 }
@@ -258,7 +258,8 @@ Task<Status> FileSystemImpl::replicate_renamed(WriteBack::Version version, Conte
   if (version->ended) co_return Status();  // committed meanwhile
   version->recorded = std::move(record);
   before.holders.clear();  // the chunks are those of the new record
-  Status ended = co_await core_.replication->end_record(before, EndReason::kGone, "", context);
+  Status ended =
+      co_await core_.replication->end_record(before, {EndReason::kGone, "", {}}, context);
   if (ended) {
     version->renamed_from.clear();
   } else {
@@ -280,6 +281,14 @@ Task<Result<bool>> FileSystemImpl::any_waiting_below(ListOptions below, Context 
   SHOAL_CO_ASSIGN_OR_RETURN(ListPage page, co_await core_.lookups->list(below, context));
   co_return std::ranges::any_of(
       page.objects, [](const ObjectInfo& object) { return is_unuploaded(object.etag); });
+}
+
+// Versions that this node has put into the origin before its name is taken away: a node that has
+// not been told would put them there again.
+Task<Status> FileSystemImpl::await_ends(std::string path, Context context) {
+  if (core_.replication == nullptr) co_return Status();
+  context = context.tightened(core_.executor(), core_.options.replication.ack_timeout);
+  co_return co_await core_.replication->wait_ended(std::move(path), context);
 }
 
 // What another node wrote has to be in the origin before it is changed there.
@@ -306,7 +315,7 @@ Task<Status> FileSystemImpl::await_origin_below(std::string directory, Context c
     if (!is_unuploaded(object.etag) || write_back_.find(object.name) != nullptr) continue;
     SHOAL_CO_RETURN_IF_ERROR(co_await core_.replication->wait_uploaded(object.name, context));
   }
-  co_return Status();
+  co_return co_await await_ends(directory, context);
 }
 
 }  // namespace shoal

@@ -167,7 +167,7 @@ Task<Status> WriteBack::put_record(Version version, LedgerRecord& record, Contex
     if (version->ended) {
       LedgerRecord late = record;
       late.sequence = kAllSequences;
-      core_.replication->remove_record(std::move(late), EndReason::kReplaced);
+      core_.replication->remove_record(std::move(late), {});
       co_return has_ended();
     }
     if (put || put.error().code() != Code::kUnavailable) co_return put;
@@ -216,16 +216,18 @@ std::vector<WriteBack::Ending> WriteBack::take_records(const Version& version, E
 
 void WriteBack::end_records(const Version& version, EndReason reason, const std::string& etag) {
   for (Ending& ending : take_records(version, reason, etag)) {
-    core_.replication->remove_record(std::move(ending.record), ending.reason,
-                                     std::move(ending.etag));
+    End end{ending.reason, ending.etag, {}};
+    end.commits.by_writer = {std::move(ending.etag), ending.record.write.generation,
+                             ending.record.sequence};
+    core_.replication->remove_record(std::move(ending.record), std::move(end));
   }
 }
 
 Task<Status> WriteBack::end_now(Version version, EndReason reason, Context context) {
   Status status;
   for (Ending& ending : take_records(version, reason, "")) {
-    Status ended = co_await core_.replication->end_record(std::move(ending.record), ending.reason,
-                                                          "", context);
+    Status ended = co_await core_.replication->end_record(std::move(ending.record),
+                                                          {ending.reason, "", {}}, context);
     if (!ended) status = std::move(ended);
   }
   co_return status;

@@ -73,6 +73,7 @@ Task<Status> read_standing(Replication& replication, NodeId node, const wire::Le
   if (reply->ended() && reply->reason() <= kEndReasonMax) {
     auto reason = static_cast<EndReason>(reply->reason());
     standing->ended = std::max(standing->ended.value_or(EndReason::kReplaced), reason);
+    standing->commits.add(from_wire(reply->commits()));
   }
   for (const wire::LedgerBody& body : reply->records()) {
     auto record = from_wire(body);
@@ -165,13 +166,13 @@ Task<Result<std::string>> Replication::ask_while_alive(NodeId node, Method metho
   co_return answer;
 }
 
-Task<Result<wire::ReplicaStateReply>> Replication::ask_state(NodeId node, std::string home,
-                                                             WriteName write, Context context,
-                                                             std::string as_object) {
+Task<Result<wire::ReplicaStateReply>> Replication::ask_state(NodeId node, StateQuestion question,
+                                                             Context context) {
   wire::ReplicaStateRequest request;
-  request.set_object(std::move(home));
-  request.set_as_object(std::move(as_object));
-  to_wire(write, *request.mutable_write());
+  request.set_object(std::move(question.home));
+  request.set_as_object(std::move(question.as_object));
+  request.set_size(question.size);
+  to_wire(question.write, *request.mutable_write());
   auto answer = co_await ask(node, Method::kReplicaState, request.SerializeAsString(), context);
   if (!answer) co_return fail(std::move(answer).error());
   co_return parse_message<wire::ReplicaStateReply>(*answer, "what a replica holds");

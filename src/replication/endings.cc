@@ -1,5 +1,7 @@
 #include "replication/endings.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <set>
 
@@ -31,12 +33,17 @@ wire::LedgerRemoveRequest request_of(const Ending& ending) {
   request.set_sequence(ending.sequence);
   request.set_reason(static_cast<uint32_t>(ending.reason));
   for (const NodeId& node : ending.untold) to_wire(node, *request.add_untold());
+  to_wire(ending.commits, *request.mutable_commits());
   return request;
 }
 
 Result<Ending> ending_of(const wire::LedgerRemoveRequest& request) {
-  Ending ending{request.object(),     from_wire(request.write()),  request.sequence(),
-                EndReason::kReplaced, from_wire(request.untold()), {}};
+  Ending ending;
+  ending.object = request.object();
+  ending.write = from_wire(request.write());
+  ending.sequence = request.sequence();
+  ending.untold = from_wire(request.untold());
+  ending.commits = from_wire(request.commits());
   SHOAL_RETURN_IF_ERROR(validate_object_name(ending.object));
   if (ending.write.id.is_zero() || request.reason() > kEndReasonMax ||
       ending.untold.size() > kLedgerHoldersMax) {
@@ -79,15 +86,18 @@ Task<Status> Endings::load() {
   co_return Status();
 }
 
-std::optional<EndReason> Endings::find(const std::string& object, const WriteName& write,
-                                       uint64_t sequence) const {
+std::optional<Endings::Known> Endings::find(const std::string& object, const WriteName& write,
+                                            uint64_t sequence) const {
   const Ledger::Ended* ended = replication_.ledger().find_ended(object, write.id);
-  if (ended != nullptr && ended->covers(write, sequence)) return ended->reason;
+  if (ended != nullptr && ended->covers(write, sequence)) {
+    return Known{ended->reason, ended->commits};
+  }
   auto found = endings_.find(key_of(object, write.id));
   if (found == endings_.end()) return std::nullopt;
   const Ending& kept = found->second;
-  Ledger::Ended end{kept.write.generation, kept.sequence};
-  return end.covers(write, sequence) ? std::optional(kept.reason) : std::nullopt;
+  Ledger::Ended end{kept.write.generation, kept.sequence, kept.reason, false, {}};
+  if (!end.covers(write, sequence)) return std::nullopt;
+  return Known{kept.reason, kept.commits};
 }
 
 Task<Status> Endings::store(const Ending& ending, Hash128 key) {
@@ -110,6 +120,7 @@ Task<Status> Endings::keep(Ending ending) {
   if (found != endings_.end()) {
     const Ending& known = found->second;
     add_new(ending.untold, known.untold);
+    ending.commits.add(known.commits);
     auto order = [](const Ending& e) { return std::pair(e.write.generation, e.sequence); };
     if (order(ending) == order(known)) ending.reason = std::max(ending.reason, known.reason);
     if (order(ending) < order(known)) {
@@ -131,12 +142,17 @@ Task<Result<std::string>> Endings::handle(wire::LedgerRemoveRequest request) {
     co_return reply.SerializeAsString();
   }
   std::erase(ending.untold, replication_.self());
-  if (!ending.untold.empty()) SHOAL_CO_RETURN_IF_ERROR(co_await keep(ending));
   const Ledger::Ended* before = replication_.ledger().find_ended(ending.object, ending.write.id);
-  reply.set_committed(before != nullptr && before->was_committed);
-  SHOAL_CO_ASSIGN_OR_RETURN(std::vector<NodeId> placed,
-                            co_await replication_.ledger().remove(ending.object, ending.write,
-                                                                  ending.sequence, ending.reason));
+  if (before != nullptr) {
+    reply.set_committed(before->was_committed);
+    to_wire(before->commits, *reply.mutable_commits());
+    ending.commits.add(before->commits);
+  }
+  if (!ending.untold.empty()) SHOAL_CO_RETURN_IF_ERROR(co_await keep(ending));
+  SHOAL_CO_ASSIGN_OR_RETURN(
+      std::vector<NodeId> placed,
+      co_await replication_.ledger().remove(ending.object, ending.write, ending.sequence,
+                                            ending.reason, ending.commits));
   for (const NodeId& node : placed) to_wire(node, *reply.add_placed());
   co_return reply.SerializeAsString();
 }
@@ -151,6 +167,7 @@ Task<Status> Endings::tell(NodeId node, const Ending& ending, Told* told, Contex
                             parse_message<wire::LedgerRemoveReply>(*answer, "an answer"));
   add_new(told->placed, from_wire(reply.placed()));
   told->committed = told->committed || reply.committed();
+  told->commits.add(from_wire(reply.commits()));
   co_return Status();
 }
 
@@ -162,14 +179,43 @@ Task<Status> or_else(Task<Status> work, std::vector<NodeId>* failed, NodeId node
 }
 }  // namespace
 
-Task<Status> Endings::end(LedgerRecord record, EndReason reason, Context context) {
-  std::vector<NodeId> candidates = replication_.candidates(slot_of_object(record.object));
-  Told told{record.placed};
+// On as many nodes as a record is: the one that ended it may be the next to be lost, and take with
+// it what it knew. Fewer only where there are not so many.
+Task<Status> Endings::note(const Ending& ending, uint32_t replicas, Context context) {
+  std::vector<NodeId> candidates = replication_.candidates(slot_of_object(ending.object));
+  size_t living = static_cast<size_t>(std::ranges::count_if(
+      candidates, [&](const NodeId& node) { return !replication_.is_lost(node); }));
+  std::string error;
+  uint32_t noted =
+      co_await replication_.ask_first(std::move(candidates), replicas, Method::kLedgerRemove,
+                                      request_of(ending).SerializeAsString(), &error, context);
+  size_t wanted = std::min<size_t>(replicas, std::max<size_t>(living, 1));
+  if (replication_.options().ack_degraded) wanted = 1;
+  if (noted >= wanted) co_return Status();
+  co_return fail(Code::kUnavailable, fmt::format("{}: its end is noted on {} of {} nodes; {}",
+                                                 ending.object, noted, wanted, error));
+}
+
+// What somebody put into the origin in the writer's place, and is not to be there.
+Task<Status> Endings::take_back(const Ending& ending, const Told& told, Context context) {
+  Commits commits = ending.commits;
+  commits.add(told.commits);
+  if (std::string stray = commits.stray(); !stray.empty()) {
+    SHOAL_CO_RETURN_IF_ERROR(
+        co_await replication_.take_back_stray(ending.object, std::move(stray), context));
+  }
+  if (ending.reason != EndReason::kGone || !told.committed) co_return Status();
+  co_return co_await replication_.take_back(ending.object, ending.write, context);
+}
+
+Task<Status> Endings::end(LedgerRecord record, EndReason reason, Commits commits, Context context) {
+  Told told{record.placed, false, {}};
   if (told.placed.empty()) {  // not known any more
+    std::vector<NodeId> candidates = replication_.candidates(slot_of_object(record.object));
     size_t count = std::min<size_t>(record.replicas, candidates.size());
     told.placed.assign(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(count));
   }
-  Ending ending{record.object, record.write, record.sequence, reason, {}, {}};
+  Ending ending{record.object, record.write, record.sequence, reason, {}, {}, std::move(commits)};
   // Who has passed the record on says to whom.
   for (size_t next = 0; next < told.placed.size();) {
     std::vector<Task<Status>> tasks;
@@ -188,16 +234,10 @@ Task<Status> Endings::end(LedgerRecord record, EndReason reason, Context context
                                  record.write.text(), static_cast<int>(reason),
                                  told.placed.size() - ending.untold.size(), told.placed.size());
   if (!ending.untold.empty()) {
-    std::string error;
-    uint32_t noted = co_await replication_.ask_first(
-        std::move(candidates), record.replicas, Method::kLedgerRemove,
-        request_of(ending).SerializeAsString(), &error, context);
-    if (noted == 0) {
-      co_return fail(Code::kUnavailable, record.object + ": its end is noted nowhere: " + error);
-    }
+    ending.commits.add(told.commits);
+    SHOAL_CO_RETURN_IF_ERROR(co_await note(ending, record.replicas, context));
   }
-  if (reason != EndReason::kGone || !told.committed) co_return Status();
-  co_return co_await replication_.take_back(record.object, record.write, context);
+  co_return co_await take_back(ending, told, context);
 }
 
 Task<void> Endings::tell_again(Hash128 key) {
@@ -205,7 +245,7 @@ Task<void> Endings::tell_again(Hash128 key) {
   if (found == endings_.end()) co_return;
   Ending ending = found->second;
   std::vector<NodeId> untold;
-  Told told{ending.untold};
+  Told told{ending.untold, false, {}};
   for (size_t i = 0; i < told.placed.size(); ++i) {
     NodeId node = told.placed[i];
     if (node == replication_.self()) continue;
@@ -214,10 +254,8 @@ Task<void> Endings::tell_again(Hash128 key) {
                         : fail(Code::kUnavailable, "not now");
     if (!status) untold.push_back(node);
   }
-  if (told.committed && ending.reason == EndReason::kGone) {
-    Status taken = co_await replication_.take_back(ending.object, ending.write,
-                                                   replication_.limited(kTakeBackLimit));
-    if (!taken) co_return;  // again at the next look
+  if (!co_await take_back(ending, told, replication_.limited(kTakeBackLimit))) {
+    co_return;  // again at the next look
   }
   auto permit = co_await writing_.acquire(1, {});
   if (!permit) co_return;

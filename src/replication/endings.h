@@ -29,6 +29,7 @@ struct Ending {
   EndReason reason = EndReason::kReplaced;
   std::vector<NodeId> untold;  // may have a record of it
   WallTime since{};
+  Commits commits;
 };
 
 class Endings {
@@ -39,26 +40,34 @@ class Endings {
   Task<Status> load();
   // Durable on return: no node has the record, or enough nodes have a note of its end. `record`
   // says where it may be (placed). What is gone is gone from the origin too, should somebody have
-  // uploaded it in its writer's place. kUnavailable: no node could take a note.
-  Task<Status> end(LedgerRecord record, EndReason reason, Context context);
+  // uploaded it in its writer's place; so is what somebody put there after the writer had.
+  // kUnavailable: too few nodes could take a note.
+  Task<Status> end(LedgerRecord record, EndReason reason, Commits commits, Context context);
   // The method kLedgerRemove.
   Task<Result<std::string>> handle(wire::LedgerRemoveRequest request);
   // Tells those that can be reached by now.
   Task<void> tell_untold();
 
   // How the version is known here to have ended, up to this record of it.
-  std::optional<EndReason> find(const std::string& object, const WriteName& write,
-                                uint64_t sequence) const;
+  struct Known {
+    EndReason reason;
+    Commits commits;
+  };
+  std::optional<Known> find(const std::string& object, const WriteName& write,
+                            uint64_t sequence) const;
   size_t size() const { return endings_.size(); }
 
  private:
   struct Told {
     std::vector<NodeId> placed;
     bool committed = false;  // one of them knows that the origin had it
+    Commits commits;
   };
   Task<Status> tell(NodeId node, const Ending& ending, Told* told, Context context);
   Task<Status> keep(Ending ending);
   Task<Status> store(const Ending& ending, Hash128 key);
+  Task<Status> note(const Ending& ending, uint32_t replicas, Context context);
+  Task<Status> take_back(const Ending& ending, const Told& told, Context context);
   Task<void> tell_again(Hash128 key);
 
   Replication& replication_;

@@ -131,9 +131,10 @@ Task<Status> Ledger::add_placed(std::string object, WriteName write, std::vector
 }
 
 Task<Result<std::vector<NodeId>>> Ledger::remove(std::string object, WriteName write,
-                                                 uint64_t sequence, EndReason reason) {
+                                                 uint64_t sequence, EndReason reason,
+                                                 Commits commits) {
   Hash128 key = key_of(object, write.id);
-  Ended end{write.generation, sequence, reason, reason == EndReason::kCommitted};
+  Ended end{write.generation, sequence, reason, reason == EndReason::kCommitted, {}};
   co_await claim(key);
   Status status;
   std::vector<NodeId> placed;
@@ -154,6 +155,8 @@ Task<Result<std::vector<NodeId>>> Ledger::remove(std::string object, WriteName w
     if (ended_.size() >= kEndedMax) ended_.clear();
     Ended& ended = ended_.try_emplace(key, end).first->second;
     bool committed = end.was_committed || ended.was_committed;
+    ended.commits.add(commits);
+    end.commits = ended.commits;
     bool same = ended.generation == end.generation && ended.sequence == end.sequence;
     if (same) {
       ended.reason = std::max(ended.reason, end.reason);

@@ -42,12 +42,13 @@ class Ledger {
   // Durable on return: the generations of the write before this one, and of this one records up to
   // the sequence. Absent ones are fine. Answers where else they may be.
   Task<Result<std::vector<NodeId>>> remove(std::string object, WriteName write, uint64_t sequence,
-                                           EndReason reason);
+                                           EndReason reason, Commits commits = {});
   struct Ended {
     uint32_t generation = 0;
     uint64_t sequence = 0;
     EndReason reason = EndReason::kReplaced;
     bool was_committed = false;  // the origin had some generation of it
+    Commits commits;
 
     bool covers(const WriteName& write, uint64_t up_to) const {
       return std::pair(write.generation, up_to) <= std::pair(generation, sequence);

@@ -44,6 +44,40 @@ void LedgerRecord::add_placed(const std::vector<NodeId>& nodes) {
   }
 }
 
+void Commits::add(const Commits& other) {
+  auto take = [](Commit& mine, const Commit& theirs) {
+    bool later = mine.etag.empty() || !mine.covers(theirs);
+    if (!theirs.etag.empty() && later) mine = theirs;
+  };
+  take(by_writer, other.by_writer);
+  take(in_place, other.in_place);
+}
+
+std::string Commits::stray() const {
+  bool after = !by_writer.etag.empty() && !in_place.etag.empty() && by_writer.covers(in_place) &&
+               by_writer.etag != in_place.etag;
+  return after ? in_place.etag : "";
+}
+
+void to_wire(const Commits& commits, wire::CommitsBody& body) {
+  auto put = [](const Commits::Commit& commit, wire::CommitBody& to) {
+    to.set_etag(commit.etag);
+    to.set_generation(commit.generation);
+    to.set_sequence(commit.sequence);
+  };
+  if (!commits.by_writer.etag.empty()) put(commits.by_writer, *body.mutable_by_writer());
+  if (!commits.in_place.etag.empty()) put(commits.in_place, *body.mutable_in_place());
+}
+
+Commits from_wire(const wire::CommitsBody& body) {
+  auto get = [](const wire::CommitBody& from) {
+    bool possible = from.etag().size() <= kEtagBytesMax;
+    return possible ? Commits::Commit{from.etag(), from.generation(), from.sequence()}
+                    : Commits::Commit{};
+  };
+  return {get(body.by_writer()), get(body.in_place())};
+}
+
 void to_wire(const NodeId& node, wire::NodeBody& body) {
   body.set_high(node.high);
   body.set_low(node.low);

@@ -8,6 +8,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -79,6 +80,38 @@ inline constexpr uint64_t kAllSequences = UINT64_MAX;
 enum class EndReason : uint32_t { kReplaced = 0, kCommitted = 1, kGone = 2 };
 inline constexpr uint32_t kEndReasonMax = 2;
 
+// What the origin called a version each time that it was put there under one name.
+struct Commits {
+  struct Commit {
+    std::string etag;  // empty: not known
+    uint32_t generation = 0;
+    uint64_t sequence = 0;  // of the record that was put there
+
+    bool covers(const Commit& other) const {
+      return std::pair(generation, sequence) >= std::pair(other.generation, other.sequence);
+    }
+  };
+  Commit by_writer;
+  Commit in_place;  // by another node, in the writer's place
+
+  // Later records count; of one record the first commit that was heard of.
+  void add(const Commits& other);
+  // The ETag of an object that was put there in the writer's place after the writer had put it
+  // there itself: by then it had left the name again, else the condition of the commit had failed.
+  // Or empty.
+  std::string stray() const;
+};
+
+// How a version ends under its name.
+struct End {
+  EndReason reason = EndReason::kReplaced;
+  std::string etag;  // under which the origin has it; or empty
+  Commits commits;
+};
+
+void to_wire(const Commits& commits, wire::CommitsBody& body);
+// What cannot be an ETag is left out.
+Commits from_wire(const wire::CommitsBody& body);
 void to_wire(const NodeId& node, wire::NodeBody& body);
 std::vector<NodeId> from_wire(const google::protobuf::RepeatedPtrField<wire::NodeBody>& bodies);
 // Little-endian, four bytes each; a tail that is no whole one is ignored.

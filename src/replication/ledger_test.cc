@@ -164,6 +164,63 @@ TEST(Ledger, knows_where_else_a_record_may_be) {
   EXPECT_EQ(*placed, (std::vector<NodeId>{{1, 1}, {2, 2}, {3, 3}, {4, 4}}));
 }
 
+TEST(Ledger, remembers_what_the_origin_called_it) {
+  LedgerMachine m;
+  ASSERT_TRUE(m.open().has_value());
+  ASSERT_TRUE(m.run(m.ledger().put(record_of("a", 1, 0, 5))).has_value());
+  Commits first;
+  first.in_place = {"mine", 0, 5};
+  ASSERT_TRUE(
+      m.run(m.ledger().remove("a", {{7, 1}, 0}, 5, EndReason::kCommitted, first)).has_value());
+  EXPECT_EQ(m.ledger().find_ended("a", {7, 1})->commits.stray(), "");
+  Commits then;
+  then.by_writer = {"theirs", 0, kAllSequences};
+  ASSERT_TRUE(m.run(m.ledger().remove("a", {{7, 1}, 0}, kAllSequences, EndReason::kCommitted, then))
+                  .has_value());
+  const Ledger::Ended* ended = m.ledger().find_ended("a", {7, 1});
+  ASSERT_NE(ended, nullptr);
+  EXPECT_EQ(ended->commits.by_writer.etag, "theirs");
+  EXPECT_EQ(ended->commits.stray(), "mine");
+}
+
+TEST(Commits, only_what_the_writer_had_committed_before_is_stray) {
+  Commits commits;
+  EXPECT_EQ(commits.stray(), "");
+  commits.in_place = {"b", 1, 3};
+  EXPECT_EQ(commits.stray(), "");
+  commits.by_writer = {"a", 0, kAllSequences};  // of the generation before: the other one counts
+  EXPECT_EQ(commits.stray(), "");
+  commits.by_writer = {"a", 1, kAllSequences};
+  EXPECT_EQ(commits.stray(), "b");
+  commits.by_writer.etag = "b";  // it found the other one there
+  EXPECT_EQ(commits.stray(), "");
+}
+
+TEST(Commits, later_records_count) {
+  Commits commits;
+  commits.in_place = {"first", 1, 3};
+  Commits other;
+  other.in_place = {"again", 1, 3};
+  other.by_writer = {"a", 0, kAllSequences};
+  commits.add(other);
+  EXPECT_EQ(commits.in_place.etag, "first");
+  EXPECT_EQ(commits.by_writer.etag, "a");
+  other.in_place = {"later", 1, 4};
+  other.by_writer = {};
+  commits.add(other);
+  EXPECT_EQ(commits.in_place.etag, "later");
+  EXPECT_EQ(commits.by_writer.etag, "a");
+  wire::CommitsBody body;
+  to_wire(commits, body);
+  Commits read = from_wire(body);
+  EXPECT_EQ(read.in_place.etag, "later");
+  EXPECT_EQ(read.in_place.sequence, 4u);
+  EXPECT_EQ(read.by_writer.etag, "a");
+  EXPECT_EQ(read.by_writer.sequence, kAllSequences);
+  body.mutable_by_writer()->set_etag(std::string(1000, 'x'));
+  EXPECT_EQ(from_wire(body).by_writer.etag, "");
+}
+
 TEST(Ledger, a_repair_does_not_outdo_the_writer) {
   LedgerMachine m;
   ASSERT_TRUE(m.open().has_value());

@@ -204,7 +204,11 @@ Task<Result<wire::ReplicateReply>> Replicas::replicate(wire::ReplicateRequest re
     replica->blocks.clear();  // those were of another object
     ++replica->unsynced;
   }
-  if (request.sync()) SHOAL_CO_RETURN_IF_ERROR(co_await sync(*replica, request.size()));
+  if (request.sync()) {
+    // Who copies a chunk may know less of the version than its writer, and must not cut it short.
+    uint64_t size = request.chunks().empty() ? 0 : replica->file->size();
+    SHOAL_CO_RETURN_IF_ERROR(co_await sync(*replica, std::max(size, request.size())));
+  }
   co_return wire::ReplicateReply();
 }
 
@@ -249,7 +253,21 @@ Task<Status> Replicas::read(std::string object, WriteName write, uint64_t offset
   co_return co_await replica->file->read(offset, into);
 }
 
-Task<Result<wire::ReplicaStateReply>> Replicas::state(std::string object, WriteName write) {
+// Of bytes that are here and synced.
+Task<Result<uint32_t>> Replicas::crc_of(Replica& replica, Range range) {
+  uint64_t whole =
+      range.end() == replica.file->size() ? range.end() : range.end() / kPieceBytes * kPieceBytes;
+  if (whole >= range.end()) co_return replica.file->crc(range);
+  Buffer tail(range.end() - whole);
+  SHOAL_CO_RETURN_IF_ERROR(co_await replica.file->read(whole, tail.span()));
+  uint32_t crc = crc32c(tail.span());
+  if (whole <= range.offset) co_return crc;
+  uint32_t head = replica.file->crc({range.offset, whole - range.offset});
+  co_return crc32c_combine(head, crc, range.end() - whole);
+}
+
+Task<Result<wire::ReplicaStateReply>> Replicas::state(std::string object, WriteName write,
+                                                      uint64_t size) {
   wire::ReplicaStateReply reply;
   Ref replica = find(object, write);
   if (replica == nullptr) co_return reply;
@@ -257,7 +275,7 @@ Task<Result<wire::ReplicaStateReply>> Replicas::state(std::string object, WriteN
   // Its checksums are whole after a sync only.
   SHOAL_CO_RETURN_IF_ERROR(co_await sync(*replica, replica->file->size()));
   reply.set_known(true);
-  uint64_t size = replica->file->size();
+  size = size == 0 ? replica->file->size() : std::min(size, replica->file->size());
   reply.set_size(size);
   uint64_t chunk_bytes = replication_.options().chunk_bytes;
   std::string bits((size / chunk_bytes) / 8 + 1, '\0');
@@ -265,8 +283,10 @@ Task<Result<wire::ReplicaStateReply>> Replicas::state(std::string object, WriteN
   for (uint64_t chunk = 0; chunk * chunk_bytes < size; ++chunk) {
     Range range{chunk * chunk_bytes, block_length(chunk, chunk_bytes, size)};
     if (!replica->file->missing(range).empty()) continue;
+    auto crc = co_await crc_of(*replica, range);
+    if (!crc) continue;  // damaged
     bits[chunk / 8] = static_cast<char>(bits[chunk / 8] | (1 << (chunk % 8)));
-    crcs.push_back(replica->file->crc(range));
+    crcs.push_back(*crc);
   }
   reply.set_crcs(pack_crcs(crcs));
   reply.set_chunks(std::move(bits));
@@ -287,9 +307,11 @@ Task<Status> Replicas::send_block(Replica& replica, uint64_t index, uint64_t siz
   if (here) {
     SHOAL_CO_RETURN_IF_ERROR(co_await replica.file->read(begin, buffer.span()));
     // Promise 2: checked against the checksum of when it entered, before it leaves.
-    if (replica.synced >= replica.unsynced && begin % kPieceBytes == 0 &&
-        crc32c(buffer.span()) != replica.file->crc(range)) {
-      co_return fail(Code::kCorrupt, replica.object + ": a replica does not match its checksum");
+    if (replica.synced >= replica.unsynced && begin % kPieceBytes == 0) {
+      SHOAL_CO_ASSIGN_OR_RETURN(uint32_t crc, co_await crc_of(replica, range));
+      if (crc32c(buffer.span()) != crc) {
+        co_return fail(Code::kCorrupt, replica.object + ": a replica does not match its checksum");
+      }
     }
   } else {
     SHOAL_CO_RETURN_IF_ERROR(co_await replication_.read(replica.object, replica.write, begin,

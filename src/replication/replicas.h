@@ -47,8 +47,9 @@ class Replicas {
                                                    uint64_t offset, Context context);
   Task<Status> read(std::string object, WriteName write, uint64_t offset, ByteSpan into,
                     std::optional<uint32_t> chunk_crc);
-  // With a checksum of each chunk that is whole.
-  Task<Result<wire::ReplicaStateReply>> state(std::string object, WriteName write);
+  // With a checksum of each chunk that is whole. Only of what lies before `size`, unless that is 0:
+  // a version that was written on has more by now than its last record says.
+  Task<Result<wire::ReplicaStateReply>> state(std::string object, WriteName write, uint64_t size);
   Task<Result<wire::ReplicaUploadReply>> upload(wire::ReplicaUploadRequest request,
                                                 Context context);
   // The version was committed, as `as_object` under the etag: its chunks become clean ones of that;
@@ -117,6 +118,7 @@ class Replicas {
   Task<Status> bring(Replica& replica, NodeId source, uint64_t chunk, uint64_t size,
                      Context context);
   Task<Status> sync(Replica& replica, uint64_t size);
+  static Task<Result<uint32_t>> crc_of(Replica& replica, Range range);
   Task<Status> send_block(Replica& replica, uint64_t index, uint64_t size,
                           std::set<std::string> there, Context context);
   Task<void> upload_queued();

@@ -303,7 +303,7 @@ Task<void> ReplicatedVersion::find_holders(const LedgerRecord& record, Context c
   resized(record.size);
   object_ = record.object;
   for (const NodeId& node : record.holders) {
-    auto state = co_await replication_.ask_state(node, home_, write_, context);
+    auto state = co_await replication_.ask_state(node, {home_, write_, record.size, {}}, context);
     if (!state) continue;
     for (uint64_t c : good_chunks(*state, record, chunk_bytes(), true)) {
       chunks_[c].holders.push_back(node);

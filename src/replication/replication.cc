@@ -19,6 +19,7 @@ constexpr Duration kAskLimit = std::chrono::seconds(5);
 constexpr Duration kReadLimit = std::chrono::seconds(10);
 constexpr Duration kOriginLimit = std::chrono::seconds(30);
 constexpr Duration kEndLimit = std::chrono::seconds(30);
+constexpr Duration kEndAgain = std::chrono::seconds(1);
 constexpr Duration kPoll = std::chrono::milliseconds(100);
 
 template <typename Message>
@@ -61,6 +62,7 @@ Replication::Replication(ReplicationParts parts, ReplicationOptions options)
       ledger_(parts.world, parts.store, parts.log),
       endings_(*this),
       replicas_(*this),
+      ended_(parts.world.executor),
       gate_(parts.world.executor) {}
 
 Replication::~Replication() = default;
@@ -150,10 +152,13 @@ Task<Result<std::string>> Replication::handle(Method method, std::string body, C
         to_wire(record, *reply.add_records());
       }
       if (request.has_write()) {
-        auto reason =
+        auto known =
             endings_.find(request.object(), from_wire(request.write()), request.sequence());
-        reply.set_ended(reason.has_value());
-        if (reason) reply.set_reason(static_cast<uint32_t>(*reason));
+        reply.set_ended(known.has_value());
+        if (known) {
+          reply.set_reason(static_cast<uint32_t>(known->reason));
+          to_wire(known->commits, *reply.mutable_commits());
+        }
       }
       co_return reply.SerializeAsString();
     }
@@ -181,7 +186,7 @@ Task<Result<std::string>> Replication::handle_replica(Method method, std::string
                           writer_->is_written_as(write, request.as_object()));
         co_return reply.SerializeAsString();
       }
-      co_return serialized(co_await replicas_.state(request.object(), write));
+      co_return serialized(co_await replicas_.state(request.object(), write, request.size()));
     }
     case Method::kReplicaUpload: {
       SHOAL_CO_ASSIGN_OR_RETURN(auto request,
@@ -273,8 +278,7 @@ Task<void> Replication::end_at(NodeId node, Method method, std::string body) {
   }
 }
 
-Task<Status> Replication::end_record(LedgerRecord record, EndReason reason, std::string etag,
-                                     Context context) {
+Task<Status> Replication::end_record(LedgerRecord record, End how, Context context) {
   auto spawn = [&](NodeId node, Method method, std::string body) {
     gate_.spawn(end_at(node, method, std::move(body)));
   };
@@ -282,7 +286,7 @@ Task<Status> Replication::end_record(LedgerRecord record, EndReason reason, std:
   end.set_object(record.home);
   end.set_as_object(record.object);
   to_wire(record.write, *end.mutable_write());
-  end.set_etag(etag);
+  end.set_etag(how.etag);
   end.set_size(record.size);
   end.set_crcs(pack_crcs(record.chunk_crcs));
   for (const NodeId& node : record.holders) {
@@ -295,7 +299,7 @@ Task<Status> Replication::end_record(LedgerRecord record, EndReason reason, std:
     remove.set_notice(true);
     spawn(*owner, Method::kLedgerRemove, remove.SerializeAsString());
   }
-  co_return co_await endings_.end(std::move(record), reason, context);
+  co_return co_await endings_.end(std::move(record), how.reason, std::move(how.commits), context);
 }
 
 Task<Status> Replication::take_back(std::string object, WriteName write, Context context) {
@@ -314,17 +318,55 @@ Task<Status> Replication::take_back(std::string object, WriteName write, Context
   co_return gone ? Status() : std::move(removed);
 }
 
-Task<void> Replication::end_later(Replication* self, LedgerRecord record, EndReason reason,
-                                  std::string etag) {
-  Status ended = co_await self->end_record(std::move(record), reason, std::move(etag),
-                                           self->limited(kEndLimit));
-  if (!ended && ended.error().code() != Code::kCancelled) {
-    self->parts_.log.warning("the end of a version: {}", ended.error().to_string());
-  }
+Task<Status> Replication::take_back_stray(std::string object, std::string etag, Context context) {
+  parts_.log.debug("{}: taking back {}, it had been committed before", object, etag);
+  Status removed =
+      co_await parts_.origin.remove(object, Condition::match(std::move(etag)), context);
+  bool gone = removed || removed.error().code() == Code::kNotFound ||
+              removed.error().code() == Code::kConflict;
+  co_return gone ? Status() : std::move(removed);
 }
 
-void Replication::remove_record(LedgerRecord record, EndReason reason, std::string etag) {
-  gate_.spawn(end_later(this, std::move(record), reason, std::move(etag)));
+Task<void> Replication::end_later(Replication* self, LedgerRecord record, End end) {
+  auto under_way = self->ending_.emplace(record.object, record.write.id);
+  bool said = false;
+  while (true) {
+    Status ended = co_await self->end_record(record, end, self->limited(kEndLimit));
+    if (ended) break;
+    if (ended.error().code() != Code::kCancelled && !std::exchange(said, true)) {
+      self->parts_.log.warning("the end of a version: {}; trying again", ended.error().to_string());
+    }
+    Context context{kNever, &self->stopping_};
+    if (!co_await sleep_for(self->executor(), kEndAgain, context)) break;
+  }
+  self->ending_.erase(under_way);
+  self->ended_.notify_all();
+}
+
+void Replication::remove_record(LedgerRecord record, End end) {
+  gate_.spawn(end_later(this, std::move(record), std::move(end)));
+}
+
+bool Replication::is_ending(const std::string& object, const Hash128& write_id) const {
+  auto [first, last] = ending_.equal_range(object);
+  return std::any_of(first, last, [&](const auto& entry) { return entry.second == write_id; });
+}
+
+Task<Status> Replication::wait_ended(std::string path, Context context) {
+  std::string below = path + "/";
+  while (true) {
+    auto next = ending_.lower_bound(below);
+    bool under_way =
+        ending_.contains(path) || (next != ending_.end() && next->first.starts_with(below));
+    if (!under_way) co_return Status();
+    Status waited = co_await ended_.wait(context);
+    if (waited || waited.error().code() == Code::kCancelled) {
+      SHOAL_CO_RETURN_IF_ERROR(std::move(waited));
+      continue;
+    }
+    co_return fail(Code::kUnavailable,
+                   path + ": too few nodes can be told that its last version is in the origin");
+  }
 }
 
 Task<Result<std::vector<LedgerRecord>>> Replication::get_records(std::string object,

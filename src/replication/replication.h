@@ -118,13 +118,18 @@ class Replication {
   // there are with `ack_degraded`). kUnavailable names how many took it.
   // record.placed names all that may have it then, also after a failure.
   Task<Status> put_record(LedgerRecord& record, Context context);
-  // The version has ended under record.object, up to record.sequence (endings.h). `etag`: under
-  // which the origin has it, or empty.
-  Task<Status> end_record(LedgerRecord record, EndReason reason, std::string etag, Context context);
-  // The same in the background.
-  void remove_record(LedgerRecord record, EndReason reason, std::string etag = "");
+  // The version has ended under record.object, up to record.sequence (endings.h).
+  Task<Status> end_record(LedgerRecord record, End end, Context context);
+  // The same in the background, until it succeeds.
+  void remove_record(LedgerRecord record, End end);
+  // Waits for the ends that are under way in the background, of the object and of what is below it.
+  // Before then a removed file may come back with a node that has not been told.
+  Task<Status> wait_ended(std::string path, Context context);
+  bool is_ending(const std::string& object, const Hash128& write_id) const;
   // Removes the object from the origin if it is this generation of the write, or one before.
   Task<Status> take_back(std::string object, WriteName write, Context context);
+  // Removes the object from the origin if it is the one of this ETag.
+  Task<Status> take_back_stray(std::string object, std::string etag, Context context);
   // Tells the owner of the object's directory, for its listings. Best effort.
   Task<void> notice(LedgerRecord record, Context context);
   // What the members that would know say of a version.
@@ -132,6 +137,7 @@ class Replication {
     bool recorded = false;           // one has a record of this state of the write or a later one
     bool earlier = false;            // ... of this one or an earlier one
     std::optional<EndReason> ended;  // (up to this sequence)
+    Commits commits;
     std::vector<NodeId> placed;
   };
   // kUnavailable: one of them that is not lost does not answer, and no other knows of an end.
@@ -150,10 +156,15 @@ class Replication {
   // answer pings.
   Task<Result<std::string>> ask_while_alive(NodeId node, Method method, std::string body,
                                             Context context);
-  // What a member holds of a version's replicas (`home`: their name), and whether it writes it
-  // (under the name `as_object`, if one is given).
-  Task<Result<wire::ReplicaStateReply>> ask_state(NodeId node, std::string home, WriteName write,
-                                                  Context context, std::string as_object = "");
+  // What a member holds of a version's replicas, and whether it writes it.
+  struct StateQuestion {
+    std::string home;  // the replicas' name
+    WriteName write;
+    uint64_t size = 0;      // only what lies before it; 0: all
+    std::string as_object;  // whether it is written under this name; empty: under any
+  };
+  Task<Result<wire::ReplicaStateReply>> ask_state(NodeId node, StateQuestion question,
+                                                  Context context);
   bool usable(const NodeId& node) const;
   // Down in the map, or not in it any more.
   bool is_lost(const NodeId& node) const;
@@ -203,8 +214,7 @@ class Replication {
   Task<Status> read_from_nodes(const std::string& object, WriteName write, uint64_t offset,
                                ByteSpan into, const std::function<void(uint64_t)>& progress,
                                const std::vector<LedgerRecord>& records, Context context);
-  static Task<void> end_later(Replication* self, LedgerRecord record, EndReason reason,
-                              std::string etag);
+  static Task<void> end_later(Replication* self, LedgerRecord record, End end);
   Task<void> end_at(NodeId node, Method method, std::string body);
 
   ReplicationParts parts_;
@@ -224,6 +234,9 @@ class Replication {
   Endings endings_;
   Replicas replicas_;
   WriterSide* writer_ = nullptr;
+  // Ends that are under way in the background: objects and their writes.
+  std::multimap<std::string, Hash128> ending_;
+  Signal ended_;
   Gate gate_;
   Cancel stopping_;
   std::string last_error_;

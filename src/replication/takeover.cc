@@ -104,9 +104,12 @@ Task<void> Takeover::follow_slot(LedgerRecord& record, Seen& seen) {
     auto answer = co_await replication_.ask(node, Method::kLedgerPut, request.SerializeAsString(),
                                             replication_.limited(kAskLimit));
     if (!answer && answer.error().code() == Code::kNotFound) {
+      if (replication_.is_ending(record.object, record.write.id)) co_return;
       auto standing = co_await replication_.ask_standing(
           record.object, record.write, record.sequence, replication_.limited(kAskLimit));
-      if (standing && standing->ended) replication_.remove_record(record, *standing->ended);
+      if (standing && standing->ended) {
+        replication_.remove_record(record, {*standing->ended, "", std::move(standing->commits)});
+      }
       co_return;
     }
     all = all && answer.has_value();
@@ -127,9 +130,11 @@ Task<void> Takeover::notice(const LedgerRecord& record, Seen& seen) {
 Task<void> Takeover::check_writer(const LedgerRecord& record, Seen& seen) {
   SteadyTime now = replication_.executor().now();
   if (now - seen.checked < kCheckPeriod) co_return;
+  if (replication_.is_ending(record.object, record.write.id)) co_return;
   seen.checked = now;
-  auto state = co_await replication_.ask_state(record.writer, record.home, record.write,
-                                               replication_.limited(kAskLimit), record.object);
+  auto state =
+      co_await replication_.ask_state(record.writer, {record.home, record.write, 0, record.object},
+                                      replication_.limited(kAskLimit));
   if (!state || state->written()) co_return;
   // Asked again after the answer: the record may have been replaced meanwhile.
   for (const LedgerRecord& now_known : replication_.ledger().find(record.object)) {
@@ -139,8 +144,8 @@ Task<void> Takeover::check_writer(const LedgerRecord& record, Seen& seen) {
     if (!etag && etag.error().code() != Code::kNotFound && etag.error().code() != Code::kConflict) {
       co_return;  // the origin must be asked first
     }
-    replication_.remove_record(now_known, etag ? EndReason::kCommitted : EndReason::kReplaced,
-                               etag ? *etag : "");
+    EndReason reason = etag ? EndReason::kCommitted : EndReason::kReplaced;
+    replication_.remove_record(now_known, {reason, etag ? *etag : "", {}});
     co_return;
   }
 }
@@ -152,7 +157,9 @@ Task<void> Takeover::look_at_record(LedgerRecord record) {
   if (!is_mine(record) || adopting_.contains(key)) co_return;
   bool here = replication_.writer().is_written(record.write);
   if (here && !replication_.writer().is_written_as(record.write, record.object)) {
-    replication_.remove_record(record, EndReason::kGone);  // renamed
+    if (!replication_.is_ending(record.object, record.write.id)) {
+      replication_.remove_record(record, {EndReason::kGone, "", {}});  // renamed
+    }
     co_return;
   }
   if (here) {
@@ -215,15 +222,22 @@ Task<void> Takeover::adopt(Takeover* self, LedgerRecord record) {
 Task<Result<Takeover::Holders>> Takeover::find_holders(LedgerRecord& record) {
   uint64_t chunk_bytes = replication_.options().chunk_bytes;
   Holders holders((record.size + chunk_bytes - 1) / chunk_bytes);
+  Holders others(holders.size());
   for (const NodeId& node : record.holders) {
-    auto state = co_await replication_.ask_state(node, record.home, record.write,
+    auto state = co_await replication_.ask_state(node, {record.home, record.write, record.size, {}},
                                                  replication_.limited(kCopyLimit));
     if (!state) continue;
+    for (uint64_t c : good_chunks(*state, record, chunk_bytes, true)) holders[c].push_back(node);
+    if (record.sealed) continue;
     // An unsealed version may have been written on after its last record: what is there then is as
     // good as what was acknowledged, as on any disk.
-    for (uint64_t c : good_chunks(*state, record, chunk_bytes, record.sealed)) {
-      holders[c].push_back(node);
+    for (uint64_t c : good_chunks(*state, record, chunk_bytes, false)) {
+      bool exact = !holders[c].empty() && holders[c].back() == node;
+      if (!exact) others[c].push_back(node);
     }
+  }
+  for (uint64_t c = 0; c < holders.size(); ++c) {
+    holders[c].insert(holders[c].end(), others[c].begin(), others[c].end());
   }
   for (uint64_t c = 0; c < holders.size(); ++c) {
     if (holders[c].empty()) {
@@ -285,7 +299,9 @@ Task<Result<ObjectInfo>> Takeover::commit(const LedgerRecord& record, const Hold
     SHOAL_CO_RETURN_IF_ERROR(co_await check_earlier(replication_, record.object, record.changed,
                                                     record.writer, context));
   }
-  if (record.content || record.size <= kWholePutMax) {
+  // What is not sealed is sent by those who were found to hold it: it differs from node to node.
+  bool whole = record.size == 0 || (record.sealed && record.size <= kWholePutMax);
+  if (record.content || whole) {
     Buffer bytes(std::max<uint64_t>(record.size, 1));
     ByteSpan content = bytes.part(0, record.size);
     if (record.content) {
@@ -360,7 +376,7 @@ Task<Result<Takeover::Outcome>> Takeover::settle_conflict(LedgerRecord& record, 
 // is not lost. And the version may have been renamed, removed or replaced while this node could not
 // be told.
 Task<bool> Takeover::still_wanted(LedgerRecord& record) {
-  auto alive = co_await replication_.ask_state(record.writer, record.home, record.write,
+  auto alive = co_await replication_.ask_state(record.writer, {record.home, record.write, 0, {}},
                                                replication_.limited(kAskLimit));
   if (alive) co_return false;
   auto standing = co_await replication_.ask_standing(record.object, record.write, record.sequence,
@@ -371,39 +387,54 @@ Task<bool> Takeover::still_wanted(LedgerRecord& record) {
   }
   record.add_placed(standing->placed);
   if (!standing->ended) co_return true;
-  Status ended = co_await end_as_told(record, *standing->ended);
+  Status ended = co_await end_as_told(record, std::move(*standing), {});
   static_cast<void>(ended);  // the record is there still: again at the next look
   co_return false;
 }
 
-Task<Status> Takeover::end_as_told(LedgerRecord record, EndReason reason) {
+// `mine`: the ETag of what this node itself has put into the origin; or empty.
+Task<Status> Takeover::end_as_told(LedgerRecord record, Replication::Standing standing,
+                                   std::string mine) {
+  EndReason reason = *standing.ended;
   // Somebody may have uploaded it meanwhile, over what came after it or when that was gone.
   if (reason != EndReason::kCommitted) {
     SHOAL_CO_RETURN_IF_ERROR(co_await replication_.take_back(record.object, record.write,
                                                              replication_.limited(kAskLimit)));
   }
-  co_return co_await replication_.end_record(std::move(record), reason, "",
+  Commits::Commit ours{mine, record.write.generation, record.sequence};
+  bool late = false;
+  for (const Commits::Commit& first : {standing.commits.by_writer, standing.commits.in_place}) {
+    late = late || (!first.etag.empty() && first.covers(ours) && first.etag != mine);
+  }
+  if (late && !mine.empty()) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await replication_.take_back_stray(
+        record.object, std::move(mine), replication_.limited(kAskLimit)));
+  }
+  co_return co_await replication_.end_record(std::move(record),
+                                             {reason, "", std::move(standing.commits)},
                                              replication_.limited(kAskLimit));
 }
 
-// Its writer may live, and have ended it while it was on its way.
-Task<void> Takeover::end_committed(LedgerRecord record, std::string etag) {
+// Its writer may live, and have ended it while it was on its way. `mine`: whether the object of the
+// ETag was put there by this node, when there was none of this version.
+Task<void> Takeover::end_committed(LedgerRecord record, std::string etag, bool mine) {
   Context context{kNever, &replication_.stopping()};
   while (true) {
     auto standing = co_await replication_.ask_standing(record.object, record.write, record.sequence,
                                                        replication_.limited(kAskLimit));
     if (standing && !standing->ended) break;
-    if (standing && co_await end_as_told(record, *standing->ended)) co_return;
+    if (standing && co_await end_as_told(record, std::move(*standing), mine ? etag : "")) co_return;
     Status slept = co_await sleep_for(replication_.executor(), kAgain, context);
     if (!slept) co_return;  // the record is on its owners' disks still
   }
-  EndReason reason = etag.empty() ? EndReason::kReplaced : EndReason::kCommitted;
-  replication_.remove_record(std::move(record), reason, std::move(etag));
+  End end{etag.empty() ? EndReason::kReplaced : EndReason::kCommitted, etag, {}};
+  if (mine) end.commits.in_place = {std::move(etag), record.write.generation, record.sequence};
+  replication_.remove_record(std::move(record), std::move(end));
 }
 
 Task<Status> Takeover::upload(LedgerRecord& record) {
   if (!record.sealed && record.sequence == 0) {  // nothing of it was ever acknowledged
-    replication_.remove_record(record, EndReason::kReplaced);
+    replication_.remove_record(record, {});
     co_return Status();
   }
   Holders holders;
@@ -430,10 +461,12 @@ Task<Status> Takeover::upload(LedgerRecord& record) {
   }
   std::string as_object = record.object;
   std::string etag;
+  bool mine = false;
   for (int round = 0; round < 4; ++round) {
     auto info = co_await commit(record, holders, as_object);
     if (info) {
       etag = info->etag;
+      mine = !record.base_etag.empty() || record.must_be_absent;
       break;
     }
     bool conflict =
@@ -455,7 +488,8 @@ Task<Status> Takeover::upload(LedgerRecord& record) {
   replication_.metrics().takeovers.add();
   replication_.parts().log.info("{} is in the origin", as_object);
   if (as_object != record.object) etag.clear();  // the chunks are not that object's
-  co_await end_committed(record, std::move(etag));
+  mine = mine && !etag.empty();
+  co_await end_committed(record, std::move(etag), mine);
   co_return Status();
 }
 

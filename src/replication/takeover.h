@@ -42,8 +42,8 @@ class Takeover {
 
   static Task<void> adopt(Takeover* self, LedgerRecord record);
   Task<bool> still_wanted(LedgerRecord& record);
-  Task<Status> end_as_told(LedgerRecord record, EndReason reason);
-  Task<void> end_committed(LedgerRecord record, std::string etag);
+  Task<Status> end_as_told(LedgerRecord record, Replication::Standing standing, std::string mine);
+  Task<void> end_committed(LedgerRecord record, std::string etag, bool mine);
   Task<Status> upload(LedgerRecord& record);
   Task<Result<Holders>> find_holders(LedgerRecord& record);
   Task<Status> repair(LedgerRecord& record, Holders& holders);
