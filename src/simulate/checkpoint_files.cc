@@ -82,6 +82,11 @@ void CheckpointFile::end(const FileState& is) {
   ever.push_back(is);
 }
 
+void CheckpointFile::synced(const FileState& becomes, uint64_t bytes) {
+  possible = {becomes};
+  possible.front().least = bytes;
+}
+
 std::string CheckpointFile::describe() const {
   std::string text;
   for (const FileState& state : possible) {
@@ -170,7 +175,10 @@ Task<Status> CheckpointProgram::write_bytes(std::string path, uint32_t flags, ui
     uint64_t length = std::min<uint64_t>(step, span.size() - at);
     auto wrote = co_await fs.write(file.handle, at, span.subspan(at, length), context);
     if (!wrote) status = fail(std::move(wrote).error());
-    if (status && random_.chance(0.1)) status = co_await fs.sync(file.handle, false, context);
+    if (status && random_.chance(0.1)) {
+      status = co_await fs.sync(file.handle, false, context);
+      if (status) files_.at(path).synced(holding(bytes), at + length);
+    }
     if (status && random_.chance(0.1)) {
       status = co_await sleep_for(daemon_.world().executor, milliseconds(random_.below(500)), {});
     }

@@ -40,6 +40,8 @@ struct CheckpointFile {
   std::string differs(const std::string& got) const;
   void begin(const FileState& becomes);
   void end(const FileState& is);
+  // So many bytes of what it is to hold were acknowledged: nothing older is left.
+  void synced(const FileState& becomes, uint64_t bytes);
   std::string describe() const;
 };
 
