@@ -463,8 +463,10 @@ Task<Status> Replication::read_from_nodes(const std::string& object, WriteName w
   uint64_t size = offset + into.size();
   uint64_t chunk = offset / options_.chunk_bytes;
   std::vector<uint32_t> crcs;
+  bool sealed = true;
   for (const LedgerRecord& record : records) {
     if (record.write != write) continue;
+    sealed = record.sealed;
     if (record.sealed) crcs = record.chunk_crcs;
     home = record.home;
     size = std::max(size, record.size);
@@ -500,6 +502,7 @@ Task<Status> Replication::read_from_nodes(const std::string& object, WriteName w
       request.set_only_cached(true);
       request.set_no_redirect(true);
       if (chunk_crc) request.set_chunk_crc(*chunk_crc);
+      request.set_as_held(!sealed);  // written on since: what is there is as good
       RpcSink sink{part};
       auto answer = co_await parts_.pool.call(
           member->address, node, Method::kRead, request.SerializeAsString(), &sink,

@@ -299,9 +299,7 @@ Task<Result<ObjectInfo>> Takeover::commit(const LedgerRecord& record, const Hold
     SHOAL_CO_RETURN_IF_ERROR(co_await check_earlier(replication_, record.object, record.changed,
                                                     record.writer, context));
   }
-  // What is not sealed is sent by those who were found to hold it: it differs from node to node.
-  bool whole = record.size == 0 || (record.sealed && record.size <= kWholePutMax);
-  if (record.content || whole) {
+  if (record.content || record.size <= kWholePutMax) {
     Buffer bytes(std::max<uint64_t>(record.size, 1));
     ByteSpan content = bytes.part(0, record.size);
     if (record.content) {
