@@ -117,12 +117,13 @@ Task<Status> FileSystemImpl::replicate(WriteBack::Version version, Context conte
   }
   write_back_.publish(version);
   bool content = version->small && version->size() <= kLedgerContentMax;
+  std::shared_ptr<ReplicatedVersion> replicated;  // its own: a commit lets the version's go
   if (!content) {
     if (version->replicated == nullptr || version->replicated->write() != write) {
       version->replicated = std::make_shared<ReplicatedVersion>(
           *core_.replication, version->record.object, write, false);
     }
-    std::shared_ptr<ReplicatedVersion> replicated = version->replicated;
+    replicated = version->replicated;
     SHOAL_CO_RETURN_IF_ERROR(co_await replicated->settle(version->size(), context));
     if (version->committed) co_return Status();
   }
@@ -153,11 +154,11 @@ Task<Status> FileSystemImpl::replicate(WriteBack::Version version, Context conte
   record_crcs(record.metadata, record.size, core_.options.replication.chunk_bytes,
               content ? std::move(crcs) : record.chunk_crcs);
   SHOAL_CO_RETURN_IF_ERROR(co_await write_back_.put_record(version, record, context));
-  bool degraded = !content && version->replicated->copies() < record.replicas;
+  bool degraded = !content && replicated->copies() < record.replicas;
   if (degraded) {
     core_.replication->metrics().degraded.add();
     core_.log.warning("{} was acknowledged on {} of {} nodes", record.object,
-                      version->replicated->copies(), record.replicas);
+                      replicated->copies(), record.replicas);
   }
   std::vector<LedgerRecord> ended = std::exchange(version->earlier, {});
   if (version->recorded && version->recorded->write != write) {
