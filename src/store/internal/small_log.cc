@@ -125,8 +125,9 @@ void SmallTier::apply(const Append& item, SmallPlace place) {
     }
     case RecordKind::kStaged:
       forget_staged(item.header.key);
-      staged_[item.header.key] = {item.record, place, item.header.sequence, false};
+      staged_[item.header.key] = {item.info, place, item.header.sequence, false};
       staged_bytes_ += place.total();
+      staged_values_ += place.value_length;
       return;
     case RecordKind::kDrop:
       forget_staged(item.header.key);
@@ -226,7 +227,7 @@ Task<Status> SmallTier::reclaim(uint64_t number, bool keep_pinned) {
         forget_clean(header.key);
       } else {
         staged_.at(header.key).bad = true;
-        log_.error("un-uploaded value {} is damaged in {}", staged_.at(header.key).record.object,
+        log_.error("un-uploaded value {} is damaged in {}", staged_.at(header.key).object(),
                    segment_path(number));
       }
       return;
@@ -236,10 +237,7 @@ Task<Status> SmallTier::reclaim(uint64_t number, bool keep_pinned) {
     item->info = std::string(as_text(info));
     values.push_back(Buffer::copy_of(value));
     item->value = values.back().span();
-    if (header.kind == RecordKind::kStaged) {
-      item->record = staged_.at(header.key).record;
-      item->durable = true;
-    }
+    item->durable = header.kind == RecordKind::kStaged;
     keep.push_back(std::move(item));
   };
   SHOAL_CO_RETURN_IF_ERROR(co_await scan(segment, segment.end, visit));
@@ -370,19 +368,20 @@ void SmallTier::recover_record(const RecordHeader& header, ConstByteSpan info, C
     return;
   }
   if (!value_matches(header, value, segment.nonce)) {
-    recovery.bad.push_back({std::move(record), place, header.sequence});
+    recovery.bad.push_back({header.key, std::string(as_text(info)), place, header.sequence});
     return;
   }
   forget_staged(header.key);
-  staged_[header.key] = {std::move(record), place, header.sequence, false};
+  staged_[header.key] = {std::string(as_text(info)), place, header.sequence, false};
   staged_bytes_ += place.total();
+  staged_values_ += place.value_length;
 }
 
 // Staged values that fail their checksum: torn writes that nobody was promised are forgotten, lost
 // ones that somebody was promised are reported and stay listed, so that their upload fails visibly.
 void SmallTier::settle_bad(Recovery& recovery) {
   for (Recovery::Bad& bad : recovery.bad) {
-    Hash128 id = bad.record.write_id;
+    Hash128 id = bad.id;
     auto dropped = recovery.dropped.find(id);
     if (bad.sequence > recovery.synced_through) {
       recovery.torn.push_back(id);
@@ -393,10 +392,11 @@ void SmallTier::settle_bad(Recovery& recovery) {
     if (now != staged_.end() && now->second.sequence > bad.sequence) continue;
     ++corrupt_;
     metrics_.corrupt_pieces.add();
-    log_.error("{}: its un-uploaded bytes are damaged on the local disk", bad.record.object);
     forget_staged(id);
     staged_bytes_ += bad.place.total();
-    staged_[id] = {std::move(bad.record), bad.place, bad.sequence, true};
+    staged_values_ += bad.place.value_length;
+    StagedValue& value = staged_[id] = {std::move(bad.info), bad.place, bad.sequence, true};
+    log_.error("{}: its un-uploaded bytes are damaged on the local disk", value.object());
   }
 }
 
@@ -490,7 +490,7 @@ Task<Status> SmallTier::outdate_torn(std::vector<Hash128> ids) {
     auto found = staged_.find(id);
     if (found != staged_.end()) {  // an earlier state of it is whole
       if (found->second.bad) continue;
-      StagedRecord record = found->second.record;
+      StagedRecord record = found->second.record();
       SHOAL_CO_ASSIGN_OR_RETURN(Buffer value, co_await read_staged(id));
       SHOAL_CO_RETURN_IF_ERROR(co_await stage(std::move(record), value.span()));
       continue;

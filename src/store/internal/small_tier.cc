@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/object_name.h"
+#include "store/internal/codec.h"
 #include "store/internal/file_tier.h"
 #include "store/internal/meta_format.h"
 
@@ -250,6 +251,14 @@ uint64_t SmallTier::cached_bytes(const std::string& object, const std::string& e
 
 // --- staged values ---
 
+StagedRecord SmallTier::StagedValue::record() const {
+  StagedRecord record;
+  Reader in(as_bytes(info));
+  bool parsed = parse_record(in, record);
+  SHOAL_ASSERT(parsed && in.left() == 0, "it was parsed before");
+  return record;
+}
+
 Task<Status> SmallTier::stage(StagedRecord record, ConstByteSpan bytes) {
   SHOAL_CO_RETURN_IF_ERROR(check_record(record));
   if (record.write_id.is_zero()) co_return fail(Code::kInvalidArgument, "no write id");
@@ -264,7 +273,6 @@ Task<Status> SmallTier::stage(StagedRecord record, ConstByteSpan bytes) {
   Writer out(item->info);
   encode_record(out, record);
   item->value = bytes;
-  item->record = std::move(record);
   item->header.info_length = static_cast<uint32_t>(item->info.size());
   item->header.value_length = static_cast<uint32_t>(bytes.size());
   uint64_t total = item->header.total();
@@ -291,10 +299,10 @@ Task<Result<Buffer>> SmallTier::read_staged(Hash128 write_id) {
     if (found->second.bad) {
       co_return fail(Code::kCorrupt,
                      fmt::format("{}: its un-uploaded bytes were damaged on the local disk",
-                                 found->second.record.object));
+                                 found->second.object()));
     }
     if (const std::string* cached = values_.find(write_id, 0);
-        cached != nullptr && cached->size() == found->second.record.size) {
+        cached != nullptr && cached->size() == found->second.place.value_length) {
       co_return Buffer::copy_of(as_bytes(*cached));
     }
     SmallPlace from = found->second.place;
@@ -315,6 +323,7 @@ void SmallTier::forget_staged(Hash128 write_id) {
   if (found == staged_.end()) return;
   SHOAL_ASSERT(staged_bytes_ >= found->second.place.total());
   staged_bytes_ -= found->second.place.total();
+  staged_values_ -= found->second.place.value_length;
   staged_.erase(found);
   values_.erase(write_id);
 }
@@ -325,7 +334,7 @@ Task<Status> SmallTier::commit(Hash128 write_id, std::string etag) {
   if (found == staged_.end()) {
     co_return fail(Code::kNotFound, fmt::format("no staged value {}", write_id.to_hex()));
   }
-  std::string object = found->second.record.object;
+  std::string object = found->second.object();
   if (value) {
     Status kept = co_await put(object, std::move(etag), value->span());
     if (!kept) log_.warning("{}: not kept in the cache: {}", object, kept.error().to_string());
@@ -350,7 +359,7 @@ Task<Status> SmallTier::drop(Hash128 write_id) {
 }
 
 void SmallTier::list_staged(std::vector<Store::Staged>& into) const {
-  for (const auto& [id, value] : staged_) into.push_back({value.record, true});
+  for (const auto& [id, value] : staged_) into.push_back({value.record(), true});
 }
 
 void SmallTier::add_stats(StoreStats& stats) const {
@@ -358,7 +367,7 @@ void SmallTier::add_stats(StoreStats& stats) const {
   stats.small_capacity = options_.capacity;
   stats.small_count = index_.size() + staged_.size();
   stats.staged_objects += staged_.size();
-  for (const auto& [id, value] : staged_) stats.staged_bytes += value.record.size;
+  stats.staged_bytes += staged_values_;
   stats.evicted_bytes += evicted_bytes_;
   stats.corrupt_pieces += corrupt_;
 }

@@ -70,17 +70,20 @@ class SmallTier {
     uint64_t readers = 0;
     bool unsynced = false;
   };
+  // Kept as it is encoded, which is a quarter of the size: a million files may wait.
   struct StagedValue {
-    StagedRecord record;
+    std::string info;
     SmallPlace place;
     uint64_t sequence = 0;
     bool bad = false;  // its bytes did not survive
+
+    StagedRecord record() const;
+    std::string object() const { return record().object; }
   };
   struct Append {
     RecordHeader header;
     std::string info;
     ConstByteSpan value;  // borrowed from the caller, who waits
-    StagedRecord record;  // kStaged
     bool durable = false;
     bool done = false;
     bool cancelled = false;  // evicted before it was written
@@ -92,7 +95,8 @@ class SmallTier {
   struct Recovery {
     uint64_t synced_through = 0;
     struct Bad {
-      StagedRecord record;
+      Hash128 id;
+      std::string info;
       SmallPlace place;
       uint64_t sequence = 0;
     };
@@ -148,6 +152,7 @@ class SmallTier {
   std::function<bool(const std::string&)> pinned_;
   uint64_t clean_bytes_ = 0;    // of live records
   uint64_t staged_bytes_ = 0;   // of live records
+  uint64_t staged_values_ = 0;  // of their values
   uint64_t staging_bytes_ = 0;  // of records being staged
   uint64_t evicted_bytes_ = 0;
   uint64_t corrupt_ = 0;
