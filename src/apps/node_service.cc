@@ -51,8 +51,8 @@ NodeService::NodeService(Shard& shard, Node& node, Cluster* cluster, Registry& r
       began_(shard.now()),
       base_(std::move(base)),
       gate_(shard) {
+  run_blocking(shard_, begin_there());
   if (cluster_ != nullptr) {
-    run_blocking(shard_, begin_there());
     cluster_->set_status_source([this] { return brief_status_json(collect()); });
   }
 }
@@ -71,7 +71,8 @@ void NodeService::set_mount(std::string mountpoint, std::string mode) {
 }
 
 Task<void> NodeService::begin_there() {
-  gate_.spawn(give_back_memory());
+  gate_.spawn(watch_uploads());
+  if (cluster_ != nullptr) gate_.spawn(give_back_memory());
   co_return;
 }
 Task<NodeReport> NodeService::collect_there() { co_return collect(); }
@@ -143,7 +144,12 @@ NodeReport NodeService::collect() {
   report.replication = {status.replication.records, status.replication.replicas,
                         status.replication.replica_bytes, status.replication.degraded,
                         status.replication.last_error};
-  report.dirty = {status.dirty_objects, status.dirty_bytes, status.oldest_dirty_seconds};
+  report.dirty = {status.dirty_objects,
+                  status.dirty_bytes,
+                  status.oldest_dirty_seconds,
+                  upload_rate_.objects_per_second(),
+                  upload_rate_.bytes_per_second(),
+                  upload_rate_.seconds_for(status.dirty_objects, status.dirty_bytes).value_or(-1)};
   report.memory.rss_bytes = resident_bytes();
   if (cluster_ != nullptr) add_cluster(report);
   for (BacklogItem& item : status.backlog) {
@@ -351,6 +357,13 @@ Task<void> NodeService::give_back_memory() {
     before = version;
     if (quiet == kTrimAfter) malloc_trim(0);
   }
+}
+
+Task<void> NodeService::watch_uploads() {
+  do {
+    upload_rate_.sample(shard_.now(), node_metrics_.uploads.value(),
+                        origin_metrics_.bytes_written.value());
+  } while (co_await sleep_for(shard_, UploadRate::kPeriod, Context{kNever, &ending_}));
 }
 
 Task<void> NodeService::close() {

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "apps/node_control.h"
+#include "apps/upload_rate.h"
 #include "async/gate.h"
 #include "mount/channel.h"
 #include "node/cluster.h"
@@ -52,6 +53,7 @@ class NodeService final : public NodeControl {
   Task<Status> drain(std::shared_ptr<Flow> flow, std::string member, Context context);
   Task<void> begin_there();
   Task<void> give_back_memory();
+  Task<void> watch_uploads();
   Task<void> close();
 
   Shard& shard_;
@@ -70,6 +72,7 @@ class NodeService final : public NodeControl {
 
   // Shard's thread.
   Gate gate_;
+  UploadRate upload_rate_;
   uint64_t running_ = 0;
   bool stopping_ = false;
   Cancel ending_;

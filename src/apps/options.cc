@@ -278,6 +278,13 @@ constexpr OptionSpec kSpecs[] = {
      "Wait this long after close before uploading, so that rewrites and deletes cost no upload", false,
      [](Options& o, const std::string& v) { return set_duration(o.upload_delay, v); }},
 
+    {"space-timeout", kPromise, OptionKind::kDuration, "TIME", "10s",
+     "A writer for whom there is no room waits so long for an upload to end before it gets ENOSPC", false,
+     [](Options& o, const std::string& v) { return set_duration(o.space_timeout, v); }},
+    {"waiting-files", kPromise, OptionKind::kCount, "N", "2000000",
+     "Most files that wait for their upload (each takes memory); then writers wait as for room", false,
+     [](Options& o, const std::string& v) { return set_number(o.waiting_files, v, 10, 1, 1'000'000'000); }},
+
     {"cluster", kClusterGroup, OptionKind::kText, "NAME", "none: a node by itself",
      "Pool this node with all that give the same name and origin", false, set_cluster},
     {"name", kClusterGroup, OptionKind::kText, "NAME", "the host's name", "What people call this node", false,

@@ -32,6 +32,8 @@ struct Options {
   bool create_during_outage = false;
   std::string ack = "local";  // or "replicated", "durable"
   Duration upload_delay = std::chrono::milliseconds(500);
+  Duration space_timeout = std::chrono::seconds(10);
+  uint64_t waiting_files = 2'000'000;
 
   // Cluster.
   std::string cluster;  // empty: a node by itself

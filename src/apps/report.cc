@@ -13,7 +13,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// The keys that DESIGN section 8 fixes, and nothing else: per node and as the sums.
+// The keys that docs/operating.md promises, and nothing else: per node and as the sums.
 Json stable_keys(const NodeReport& r) {
   Json out;
   out["origin"] = {{"reads", r.origin_io.reads},   {"bytes_read", r.origin_io.bytes_read},
@@ -28,7 +28,10 @@ Json stable_keys(const NodeReport& r) {
       {"bytes", r.blocks.bytes}, {"capacity", r.blocks.capacity}, {"count", r.blocks.count}};
   out["dirty"] = {{"objects", r.dirty.objects},
                   {"bytes", r.dirty.bytes},
-                  {"oldest_seconds", r.dirty.oldest_seconds}};
+                  {"oldest_seconds", r.dirty.oldest_seconds},
+                  {"objects_per_second", r.dirty.objects_per_second},
+                  {"bytes_per_second", r.dirty.bytes_per_second},
+                  {"eta_seconds", r.dirty.eta_seconds < 0 ? Json() : Json(r.dirty.eta_seconds)}};
   out["replication"] = {{"records", r.replication.records},
                         {"replicas", r.replication.replicas},
                         {"replica_bytes", r.replication.replica_bytes},
@@ -56,7 +59,13 @@ void add_to(NodeReport& sum, const NodeReport& r) {
   sum.blocks.bytes += r.blocks.bytes;
   sum.blocks.capacity += r.blocks.capacity;
   sum.blocks.count += r.blocks.count;
+  // The slowest counts; where one that waits does not get on, nobody knows.
+  bool known = (sum.dirty.objects == 0 || sum.dirty.eta_seconds >= 0) &&
+               (r.dirty.objects == 0 || r.dirty.eta_seconds >= 0);
+  sum.dirty.eta_seconds = known ? std::max({0.0, sum.dirty.eta_seconds, r.dirty.eta_seconds}) : -1;
   sum.dirty.objects += r.dirty.objects;
+  sum.dirty.objects_per_second += r.dirty.objects_per_second;
+  sum.dirty.bytes_per_second += r.dirty.bytes_per_second;
   sum.dirty.bytes += r.dirty.bytes;
   sum.dirty.oldest_seconds = std::max(sum.dirty.oldest_seconds, r.dirty.oldest_seconds);
   sum.replication.records += r.replication.records;
@@ -144,6 +153,9 @@ void take_stable_keys(const Json& json, NodeReport& r) {
   take(part(json, "dirty"), "objects", r.dirty.objects);
   take(part(json, "dirty"), "bytes", r.dirty.bytes);
   take(part(json, "dirty"), "oldest_seconds", r.dirty.oldest_seconds);
+  take(part(json, "dirty"), "objects_per_second", r.dirty.objects_per_second);
+  take(part(json, "dirty"), "bytes_per_second", r.dirty.bytes_per_second);
+  take(part(json, "dirty"), "eta_seconds", r.dirty.eta_seconds);
   take(part(json, "replication"), "records", r.replication.records);
   take(part(json, "replication"), "replicas", r.replication.replicas);
   take(part(json, "replication"), "replica_bytes", r.replication.replica_bytes);
@@ -303,6 +315,8 @@ std::string status_metrics(const NodeReport& r) {
   gauge("shoal_dirty_objects", "Objects that wait for upload.", r.dirty.objects);
   gauge("shoal_dirty_bytes", "Bytes that wait for upload.", r.dirty.bytes);
   gauge("shoal_dirty_oldest_seconds", "Age of the oldest of them.", r.dirty.oldest_seconds);
+  gauge("shoal_upload_objects_per_second", "Objects uploaded, over the last minute.",
+        r.dirty.objects_per_second);
   gauge("shoal_ledger_records", "Versions in this node's ledger.", r.replication.records);
   gauge("shoal_replica_versions", "Versions of which this node holds chunks for others.",
         r.replication.replicas);
@@ -370,8 +384,11 @@ std::string status_table(const NodeReport& r) {
   if (r.dirty.objects == 0) {
     fmt::format_to(to, "  to upload  nothing\n");
   } else {
-    fmt::format_to(to, "  to upload  {} objects, {}, the oldest for {}\n", r.dirty.objects,
-                   format_size(r.dirty.bytes), seconds(r.dirty.oldest_seconds));
+    fmt::format_to(
+        to, "  to upload  {} objects, {}, the oldest for {}; {:.0f} objects, {} a second{}\n",
+        r.dirty.objects, format_size(r.dirty.bytes), seconds(r.dirty.oldest_seconds),
+        r.dirty.objects_per_second, format_size(static_cast<uint64_t>(r.dirty.bytes_per_second)),
+        r.dirty.eta_seconds < 0 ? "" : ", " + seconds(r.dirty.eta_seconds) + " left");
   }
   constexpr size_t kShown = 10;
   for (size_t i = 0; i < std::min(kShown, r.backlog.size()); ++i) {

@@ -41,6 +41,8 @@ struct NodeReport {
   struct Dirty {
     uint64_t objects = 0, bytes = 0;
     double oldest_seconds = 0;
+    double objects_per_second = 0, bytes_per_second = 0;  // over the last minute
+    double eta_seconds = -1;                              // at that rate; negative: not known
   } dirty;
   // What this node keeps of versions that the origin does not have yet, for any node.
   struct Replication {

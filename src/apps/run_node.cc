@@ -284,6 +284,8 @@ Status RunningParts::start_node() {
   node.replication.ack_timeout = options_.ack_timeout;
   node.read_only = options_.read_only;
   node.upload_delay = options_.upload_delay;
+  node.space_timeout = options_.space_timeout;
+  node.waiting_files_max = options_.waiting_files;
   node.memory = options_.memory.value_or(default_memory()) / 2;
   node.replication.memory = node.memory / 4;
   node.origin_timeout = options_.origin_timeout;

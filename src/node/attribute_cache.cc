@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <set>
 
 #include "base/object_name.h"
@@ -11,8 +12,8 @@ namespace shoal {
 
 namespace {
 
-constexpr uint64_t kEntryBytes = 200;       // of the containers, about
-constexpr size_t kUnuploadedMax = 100'000;  // names of one directory that a listing adds
+constexpr uint64_t kEntryBytes = 200;  // of the containers, about
+constexpr std::string_view kMarkerTag = "shoal-after:";
 constexpr auto kOriginLimit = std::chrono::seconds(60);
 
 uint64_t bytes_of(const ObjectInfo& info) {
@@ -100,7 +101,8 @@ Task<Result<AttributeCache::Head>> AttributeCache::head(std::string object, Dura
                                                         Duration negative_age_max,
                                                         Context context) {
   SteadyTime begun = world_.executor.now();
-  const LedgerRecord* waiting = ledger_ == nullptr ? nullptr : ledger_->visible(object);
+  const LedgerRecord* waiting =
+      replication_ == nullptr ? nullptr : replication_->ledger().visible(object);
   if (waiting != nullptr) {
     hits_.add();
     co_return Head{info_of(*waiting), begun};
@@ -135,22 +137,16 @@ Task<Result<AttributeCache::Page>> AttributeCache::ask_page(std::string key, Lis
   co_return answer;
 }
 
-Task<Result<ListPage>> AttributeCache::list(ListOptions options, Duration age_max,
-                                            Context context) {
-  options.on_next_marker = {};
+Task<Result<AttributeCache::Page>> AttributeCache::page_of(ListOptions options, Duration age_max,
+                                                           Context context) {
   std::string key = page_key(options);
   SteadyTime begun = world_.executor.now();
   auto serves = [&](const Page& page) {
     return page.asked >= begun || begun - page.asked <= age_max;
   };
-  auto aged = [&](Page page) {
-    page.page.age = world_.executor.now() - page.asked;
-    if (ledger_ != nullptr) add_unuploaded(options, page.page);
-    return std::move(page.page);
-  };
   if (const Page* known = pages_.find(key); known != nullptr && serves(*known)) {
     hits_.add();
-    co_return aged(*known);
+    co_return *known;
   }
   while (true) {
     std::function<Task<Result<Page>>()> start = [this, key, options] {
@@ -158,31 +154,81 @@ Task<Result<ListPage>> AttributeCache::list(ListOptions options, Duration age_ma
     };
     auto answer = co_await list_flights_.run(key, std::move(start), context);
     if (!answer) co_return fail(std::move(answer).error());
-    if (serves(*answer)) co_return aged(std::move(*answer));
+    if (serves(*answer)) co_return answer;
   }
 }
 
-void AttributeCache::set_ledger(Ledger* ledger) {
-  ledger_ = ledger;
-  if (ledger != nullptr) ledger->on_change([this](const std::string& object) { forget(object); });
+void AttributeCache::set_replication(Replication* replication) {
+  replication_ = replication;
+  if (replication == nullptr) return;
+  replication->ledger().on_change([this](const std::string& object) { forget(object); });
 }
 
-// The first page names all of them; later ones only leave out what they replace. Pages are in the
-// order of names, but where one begins only the origin knows.
-void AttributeCache::add_unuploaded(const ListOptions& options, ListPage& page) const {
-  std::vector<LedgerRecord> waiting = ledger_->below(options.prefix, "", kUnuploadedMax);
-  if (waiting.empty()) return;
-  std::set<std::string> names;
+std::string ListMarker::text() const {
+  return fmt::format("{}{}:{}{}{}", kMarkerTag, after.size(), continued ? 'c' : 'n', after, origin);
+}
+
+ListMarker ListMarker::parse(const std::string& text) {
+  ListMarker marker;
+  marker.origin = text;
+  if (!text.starts_with(kMarkerTag)) return marker;
+  std::string_view rest = std::string_view(text).substr(kMarkerTag.size());
+  size_t length = 0;
+  auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), length);
+  rest.remove_prefix(static_cast<size_t>(end - rest.data()));
+  bool ours = error == std::errc() && rest.size() >= 2 && rest[0] == ':' &&
+              (rest[1] == 'c' || rest[1] == 'n') && length <= rest.size() - 2;
+  if (!ours) return marker;
+  marker.continued = rest[1] == 'c';
+  marker.after = rest.substr(2, length);
+  marker.origin = rest.substr(2 + length);
+  return marker;
+}
+
+namespace {
+
+void drop_until(ListPage& page, const std::string& after) {
+  std::erase_if(page.objects, [&](const ObjectInfo& object) { return object.name <= after; });
+  std::erase_if(page.prefixes, [&](const std::string& prefix) { return prefix <= after; });
+}
+
+std::string last_name(const ListPage& page) {
+  std::string name = page.objects.empty() ? "" : page.objects.back().name;
+  return page.prefixes.empty() ? name : std::max(name, page.prefixes.back());
+}
+
+// Lets names after `end` go: they come with the next page.
+void cut_after(ListPage& page, const std::string& end) {
+  std::erase_if(page.objects, [&](const ObjectInfo& object) { return object.name > end; });
+  std::erase_if(page.prefixes, [&](const std::string& prefix) { return prefix > end; });
+}
+
+// The name that is the `count`th of the page, which has more.
+std::string name_at(const ListPage& page, size_t count) {
+  std::vector<std::string_view> names;
+  for (const ObjectInfo& object : page.objects) names.push_back(object.name);
+  names.insert(names.end(), page.prefixes.begin(), page.prefixes.end());
+  auto at = names.begin() + static_cast<std::ptrdiff_t>(count - 1);
+  std::ranges::nth_element(names, at);
+  return std::string(*at);
+}
+
+// The origin's page and what waits, of names after the marker, as one page in order of names.
+ListPage merge(ListPage page, LedgerPage waiting, const ListMarker& marker, size_t count_max) {
+  if (marker.continued) drop_until(page, marker.after);
+  const std::string next = std::exchange(page.next_marker, {});
+  const std::string reached = std::max(last_name(page), marker.after);
   std::set<std::string> prefixes(page.prefixes.begin(), page.prefixes.end());
+  const std::string waiting_reach = waiting.last();
+  std::set<std::string> names;
   std::vector<ObjectInfo> added;
-  for (const LedgerRecord& record : waiting) {
-    size_t slash = record.object.find('/', options.prefix.size());
-    if (!options.recursive && slash != std::string::npos) {
-      if (options.marker.empty()) prefixes.insert(record.object.substr(0, slash + 1));
-      continue;
-    }
+  for (const LedgerRecord& record : waiting.records) {
+    if (!next.empty() && record.object > reached) continue;
     names.insert(record.object);
-    if (options.marker.empty()) added.push_back(info_of(record));
+    added.push_back(info_of(record));
+  }
+  for (std::string& prefix : waiting.prefixes) {
+    if (next.empty() || prefix <= reached) prefixes.insert(std::move(prefix));
   }
   std::erase_if(page.objects,
                 [&](const ObjectInfo& object) { return names.contains(object.name); });
@@ -190,6 +236,53 @@ void AttributeCache::add_unuploaded(const ListOptions& options, ListPage& page) 
                       std::make_move_iterator(added.end()));
   std::ranges::sort(page.objects, {}, &ObjectInfo::name);
   page.prefixes.assign(prefixes.begin(), prefixes.end());
+  std::optional<std::string> end;
+  if (waiting.more && (next.empty() || waiting_reach < reached)) end = waiting_reach;
+  if (end) cut_after(page, *end);
+  if (page.objects.size() + page.prefixes.size() > count_max) {
+    end = name_at(page, count_max);
+    cut_after(page, *end);
+  }
+  if (end) {
+    page.next_marker = ListMarker{*end, marker.origin, true}.text();
+  } else if (!next.empty()) {
+    page.next_marker = ListMarker{reached, next, false}.text();
+  }
+  return page;
+}
+
+}  // namespace
+
+Task<Result<ListPage>> list_at_origin(Origin& origin, ListOptions options, Context context) {
+  if (options.waiting_only) co_return ListPage{};  // the origin knows of none
+  ListMarker marker = ListMarker::parse(options.marker);
+  options.marker = std::move(marker.origin);
+  SHOAL_CO_ASSIGN_OR_RETURN(ListPage page, co_await origin.list(std::move(options), context));
+  if (marker.continued) drop_until(page, marker.after);
+  co_return page;
+}
+
+Task<Result<ListPage>> AttributeCache::list(ListOptions options, Duration age_max,
+                                            Context context) {
+  options.on_next_marker = {};
+  ListMarker marker = ListMarker::parse(options.marker);
+  options.marker = marker.origin;
+  bool waiting_only = std::exchange(options.waiting_only, false);
+  size_t count_max = options.entries_max;
+  LedgerPage waiting;
+  if (replication_ != nullptr) {
+    // Asked first: what leaves the records meanwhile is in the origin before that, and what is
+    // remembered of its listing is forgotten.
+    SHOAL_CO_ASSIGN_OR_RETURN(
+        waiting, co_await replication_->keepers().list(options.prefix, options.recursive,
+                                                       marker.after, count_max, context));
+  }
+  if (waiting_only) co_return merge({}, std::move(waiting), marker, count_max);
+  SHOAL_CO_ASSIGN_OR_RETURN(Page page, co_await page_of(options, age_max, context));
+  Duration age = world_.executor.now() - page.asked;
+  ListPage merged = merge(std::move(page.page), std::move(waiting), marker, count_max);
+  merged.age = age;
+  co_return merged;
 }
 
 void AttributeCache::forget(const std::string& object) {

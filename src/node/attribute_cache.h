@@ -13,10 +13,24 @@
 #include "async/single_flight.h"
 #include "observe/metrics.h"
 #include "origin/origin.h"
-#include "replication/ledger.h"
+#include "replication/replication.h"
 #include "world/world.h"
 
 namespace shoal {
+
+// Where a page of a listing begins: names after `after` on the origin's page `origin`. A page of
+// the origin is cut where too many un-uploaded names lie between its own; then it is `continued`.
+struct ListMarker {
+  std::string after;
+  std::string origin;
+  bool continued = false;
+
+  std::string text() const;
+  // What the origin itself answered is a marker too, of a page whose beginning is not known.
+  static ListMarker parse(const std::string& text);
+};
+// A page of the origin's, for a marker that a member gave.
+Task<Result<ListPage>> list_at_origin(Origin& origin, ListOptions options, Context context);
 
 class AttributeCache {
  public:
@@ -39,7 +53,7 @@ class AttributeCache {
   void forget(const std::string& object);
 
   // Versions that the origin does not have yet come before its answers. Null: there are none.
-  void set_ledger(Ledger* ledger);
+  void set_replication(Replication* replication);
 
   // Ends the running requests; before destruction.
   Task<void> close();
@@ -62,14 +76,14 @@ class AttributeCache {
       old.erase(key);
     }
   };
-  void add_unuploaded(const ListOptions& options, ListPage& page) const;
+  Task<Result<Page>> page_of(ListOptions options, Duration age_max, Context context);
   Task<Result<Head>> ask_head(std::string object);
   Task<Result<Page>> ask_page(std::string key, ListOptions options);
 
   World& world_;
   Origin& origin_;
   const uint64_t bytes_max_;
-  Ledger* ledger_ = nullptr;
+  Replication* replication_ = nullptr;
   Counter& hits_;
   Counter& misses_;
   Gate gate_;

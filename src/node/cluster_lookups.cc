@@ -124,6 +124,7 @@ Task<Result<ListPage>> ClusterLookups::list_at(Member member, ListOptions option
   request.set_recursive(options.recursive);
   request.set_marker(options.marker);
   request.set_entries_max(options.entries_max);
+  request.set_waiting_only(options.waiting_only);
   request.set_age_ms_max(to_milliseconds(age - std::chrono::nanoseconds(999'999)));
   auto answer = co_await pool_.call(member.address, member.id, Method::kList,
                                     request.SerializeAsString(), nullptr, 0, context);
@@ -169,7 +170,7 @@ Task<Result<ListPage>> ClusterLookups::list(ListOptions options, Context context
       if (silent) view_.report(id, false);
     }
   }
-  co_return co_await origin_.list(std::move(options), context);
+  co_return co_await list_at_origin(origin_, std::move(options), context);
 }
 
 void ClusterLookups::remember(const std::string& name) {

@@ -5,6 +5,7 @@
 // Owned by Node; shard's thread.
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -82,6 +83,8 @@ class FileSystemImpl final : public FileSystem {
   Task<Result<AckLevel>> ack_below(std::string path, Context context);
   // kNotFound, or kInvalidArgument if it is a file.
   Task<Status> expect_directory(std::string path, Context context);
+  // kNotFound if there is certainly nothing at the path.
+  Task<Status> expect_there(std::string path, Context context);
   // A file made beside its name and moved there in one step. Closed and on this node's disk; it is
   // not committed before the origin has what the gate says (manifest.h; empty: nothing).
   Task<Result<WriteBack::Version>> put_file(std::string path, std::string content, std::string gate,
@@ -126,6 +129,9 @@ class FileSystemImpl final : public FileSystem {
   Entry entry_of(Inode& inode) const;
   Attributes attributes_of(const Inode& inode) const;
   void replace_inode(Inode& inode);
+  // What the directory's listing says of the name does not hold any more.
+  void outdate_listed(Inode& directory, const std::string& name);
+  void list_for_lookups(Inode& directory);
   void changed_names(Inode& directory, const std::string& name);
   void invalidate_listing(std::string_view directory);
   Task<Status> check_name(Inode& directory, const std::string& name);
@@ -185,6 +191,7 @@ class FileSystemImpl final : public FileSystem {
   void resume(Inode& inode);
   static Task<void> seal_later(FileSystemImpl* self, InodeUse inode);
   Task<Status> save_record(Inode& inode);
+  Task<Status> find_place(Context context);
   Task<Status> seal_and_ack(Inode& inode, bool close, Context context);
   void touch(Inode& inode);
 
@@ -199,10 +206,12 @@ class FileSystemImpl final : public FileSystem {
   Task<Status> replicate(WriteBack::Version version, Context context);
   Task<Status> replicate_one(WriteBack::Version version, Context context);
   void replicate_in_background(const WriteBack::Version& version);
-  static Task<void> replicate_for_others(FileSystemImpl* self, WriteBack::Version version);
+  static Task<void> replicate_queued(FileSystemImpl* self);
+  Task<Status> replicate_counted(WriteBack::Version version, SyncProgress* left, Context context);
   Task<Status> replicate_renamed(WriteBack::Version version, Context context);
   // What was read from other nodes has reached the origin: it keeps its cache.
   void follow_commit(Inode& inode, const std::string& etag);
+  Task<Status> bring_small(StagedVersion& version);
   Task<Result<bool>> any_waiting_below(ListOptions below, Context context);
   Task<Status> await_origin(Inode& inode, Context context);
   Task<Status> await_origin_below(std::string directory, Context context);
@@ -225,6 +234,8 @@ class FileSystemImpl final : public FileSystem {
   std::unordered_map<uint64_t, std::shared_ptr<DirectoryHandle>> directories_;
   std::unordered_map<const CachedFile*, uint32_t> file_users_;  // inodes that show the file
   uint64_t next_handle_ = 1;
+  std::deque<WriteBack::Version> to_replicate_;  // because somebody waits for it
+  size_t replicators_ = 0;                       // flows that take from it
   SteadyTime origin_away_until_{};
 };
 

@@ -13,6 +13,8 @@ namespace shoal {
 
 namespace {
 
+constexpr size_t kYieldEvery = 1000;
+
 bool is_cache_trouble(const Error& error) {
   return error.code() == Code::kNoSpace || error.code() == Code::kDiskError ||
          error.code() == Code::kReadOnly;
@@ -228,6 +230,7 @@ Task<Result<FileSystem::Created>> FileSystemImpl::create(InodeId parent, std::st
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * directory, directory_of(parent));
   InodeUse keep(tree_, *directory);
   SHOAL_CO_RETURN_IF_ERROR(co_await check_name(*directory, name));
+  SHOAL_CO_RETURN_IF_ERROR(co_await find_place(context));
   auto existing = co_await resolve(*directory, name, context);
   if (existing) {
     if (flags & O_EXCL) co_return fail(Code::kAlreadyExists, name);
@@ -388,7 +391,9 @@ Task<Result<size_t>> FileSystemImpl::read_content(HandleId id, uint64_t offset, 
 // --- what the write-back tells ---
 
 void FileSystemImpl::on_committed(const WriteBack::Version& version, const ObjectInfo& info) {
-  invalidate_listing(parent_of(version->record.object));
+  if (Inode* directory = tree_.find_path(parent_of(version->record.object))) {
+    outdate_listed(*directory, std::string(leaf_of(version->record.object)));
+  }
   heads_.forget(version->record.object);
   Inode* inode = std::exchange(version->inode, nullptr);
   if (inode == nullptr) return;
@@ -421,7 +426,9 @@ void FileSystemImpl::on_conflicted(const WriteBack::Version& version, const std:
 
 Task<Status> FileSystemImpl::seal_below(std::string path, Context context) {
   Status first;
+  size_t seen = 0;
   for (const WriteBack::Version& version : write_back_.below(path)) {
+    if (++seen % kYieldEvery == 0) co_await Yield(core_.executor());
     Inode* inode = version->inode;
     if (inode == nullptr || version->committed || version->dropped) continue;
     InodeUse keep(tree_, *inode);

@@ -46,6 +46,7 @@ void add_page(NodeCore& core, Listing& listing, std::string_view prefix, ListPag
 }
 
 bool far_ahead(const Listing& listing) {
+  if (listing.for_lookups) return false;
   return listing.entries.size() > listing.consumed + kEntriesAhead;
 }
 
@@ -100,6 +101,11 @@ Task<Status> take_pages(NodeCore& core, std::shared_ptr<Listing> listing, std::s
     ahead = nullptr;
     add_page(core, *listing, options.prefix, page);
     if (last) co_return Status();
+    if (listing->for_lookups && listing->entries.size() > Listing::kForLookupsMax) {
+      listing->entries.clear();
+      listing->objects.clear();
+      co_return fail(Code::kTooLarge, "too many names to keep");
+    }
     listing->changed.notify_all();
     // Only the reader's handle keeps it going; without one nobody waits for the rest.
     while (next == nullptr && far_ahead(*listing) && listing.use_count() > kOwnReferences &&
@@ -108,7 +114,7 @@ Task<Status> take_pages(NodeCore& core, std::shared_ptr<Listing> listing, std::s
       Status status = co_await listing->changed.wait(wait);
       static_cast<void>(status);
     }
-    if (next == nullptr && listing.use_count() <= kOwnReferences) {
+    if (next == nullptr && listing.use_count() <= kOwnReferences && !listing->for_lookups) {
       co_return fail(Code::kCancelled, "nobody reads the listing");
     }
     ahead = next ? std::move(next) : ask_for_page(core, listing, options, limit);
@@ -143,8 +149,10 @@ const ListedEntry* Listing::find(std::string_view name) const {
   return found == by_name.end() ? nullptr : found->second;
 }
 
-std::shared_ptr<Listing> Listing::start(NodeCore& core, std::string directory, Context context) {
+std::shared_ptr<Listing> Listing::start(NodeCore& core, std::string directory, Context context,
+                                        For purpose) {
   auto listing = std::make_shared<Listing>(core.executor());
+  listing->for_lookups = purpose == For::kLookups;
   Duration limit =
       context.deadline == kNever ? core.options.origin_timeout : context.deadline - core.now();
   if (!core.gate.spawn(fetch_pages(core, listing, std::move(directory), limit))) {

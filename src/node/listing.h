@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "node/attributes.h"
@@ -32,11 +33,14 @@ struct Listing {
   std::vector<uint32_t> objects;    // indices of the entries that are objects, in order of names
   mutable std::unordered_map<std::string_view, const ListedEntry*> by_name;  // made by find()
   bool complete = false;
-  Status status;             // why it ended early
-  Duration age{0};           // of the oldest page, when it came
-  bool usable = true;        // false once a local change made it wrong
+  Status status;       // why it ended early
+  Duration age{0};     // of the oldest page, when it came
+  bool usable = true;  // false once a local change made it wrong
+  // Names that were changed here since: what it says of all others holds.
+  std::unordered_set<std::string> outdated;
   SteadyTime fresh_until{};  // for look-ups, when complete
   size_t consumed = 0;       // how far the furthest reader is
+  bool for_lookups = false;  // without a reader
   Signal changed;
 
   // Any entry; when complete.
@@ -44,8 +48,12 @@ struct Listing {
   // An object, among the pages so far.
   const ListedEntry* find_object(std::string_view name) const;
 
-  // Starts the paging task in the core's gate. `directory` is the path, "" for the root.
-  static std::shared_ptr<Listing> start(NodeCore& core, std::string directory, Context context);
+  // Starts the paging task in the core's gate. `directory` is the path, "" for the root. Nobody
+  // reads along when it is for look-ups: then it goes up to kForLookupsMax entries.
+  enum class For { kReader, kLookups };
+  static constexpr size_t kForLookupsMax = 100'000;
+  static std::shared_ptr<Listing> start(NodeCore& core, std::string directory, Context context,
+                                        For purpose = For::kReader);
 };
 
 }  // namespace shoal

@@ -148,11 +148,11 @@ Task<Result<std::string>> FileSystemImpl::get_xattr(InodeId id, std::string name
       co_return std::string(is_unuploaded(inode->etag) ? "replicated" : "clean");
     }
     const StagedVersion& version = *inode->staged;
+    bool replicated = version.recorded && version.recorded->write == version.write();
     co_return std::string(!version.record.sealed ? "open"
+                          : replicated           ? "replicated"  // uploading or not
                           : version.uploading    ? "uploading"
-                          : version.recorded && version.recorded->write == version.write()
-                              ? "replicated"
-                              : "staged");
+                                                 : "staged");
   }
   if (name == kVersion) {
     co_return inode->staged ? inode->staged->write_id_text() : inode->etag;

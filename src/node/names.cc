@@ -93,14 +93,19 @@ void FileSystemImpl::invalidate_listing(std::string_view directory) {
   inode->listing = nullptr;
 }
 
+void FileSystemImpl::outdate_listed(Inode& directory, const std::string& name) {
+  if (directory.listing == nullptr) return;
+  directory.listing->usable = false;  // for reading the directory
+  directory.listing->outdated.insert(name);
+  bool worth = directory.listing->outdated.size() <= Listing::kForLookupsMax;
+  if (!worth) directory.listing = nullptr;
+}
+
 // After a local change of a name: nothing remembered about it holds.
 void FileSystemImpl::changed_names(Inode& directory, const std::string& name) {
   if (tree_.has_path(directory)) heads_.forget(join_path(tree_.path(directory), name));
   directory.absent_until.erase(name);
-  if (directory.listing != nullptr) {
-    directory.listing->usable = false;
-    directory.listing = nullptr;
-  }
+  outdate_listed(directory, name);
   directory.modified = core_.world.executor.wall_now();
   if (directory.attributes.modified) directory.attributes.modified = directory.modified;
   directory.changed = directory.modified;

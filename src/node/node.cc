@@ -13,6 +13,9 @@ namespace {
 
 constexpr size_t kWarmObjectsParallel = 16;
 constexpr size_t kWarmBatch = 1000;
+constexpr size_t kYieldEvery = 1000;
+constexpr Duration kSyncLook = std::chrono::milliseconds(500);
+constexpr Duration kSyncLookEach = std::chrono::microseconds(2);
 
 class NodeImpl final : public Node {
  public:
@@ -86,7 +89,7 @@ Task<Status> NodeImpl::begin() {
   membership.on_change([this, classify](const SlotMap& map) {
     if (!core_.gate.closed()) classify(map);
   });
-  core_.cluster->attributes().set_ledger(&core_.replication->ledger());
+  core_.cluster->attributes().set_replication(core_.replication.get());
   core_.cluster->attach(core_, jobs_);
   co_return Status();
 }
@@ -98,7 +101,7 @@ Task<Status> NodeImpl::stop() {
   if (core_.cluster != nullptr) {
     co_await core_.cluster->stop_serving();
     co_await core_.replication->stop();
-    core_.cluster->attributes().set_ledger(nullptr);
+    core_.cluster->attributes().set_replication(nullptr);
   }
   co_await core_.filler->close();
   co_await core_.gate.close();
@@ -120,6 +123,7 @@ NodeStatus NodeImpl::status() const {
 Task<Status> NodeImpl::sync(std::string path, AckLevel level,
                             std::function<void(const SyncProgress&)> progress, Context context) {
   WriteBack& write_back = file_system_.write_back();
+  SHOAL_CO_RETURN_IF_ERROR(co_await file_system_.expect_there(path, context));
   if (level == AckLevel::kReplicated) {
     if (core_.cluster == nullptr) {
       co_return fail(Code::kInvalidArgument, "a node by itself has nobody to replicate to");
@@ -128,28 +132,32 @@ Task<Status> NodeImpl::sync(std::string path, AckLevel level,
   }
   SHOAL_CO_RETURN_IF_ERROR(co_await file_system_.seal_below(path, context));
   std::vector<WriteBack::Version> versions = write_back.below(path);
-  for (const auto& version : versions) {
+  for (size_t i = 0; i < versions.size(); ++i) {
+    const auto& version = versions[i];
     if (version->record.sealed && version->durable) write_back.enqueue(version, true);
+    if (i % kYieldEvery == 0) co_await Yield(core_.executor());
   }
   while (true) {
+    std::erase_if(versions,
+                  [](const auto& version) { return version->committed || version->dropped; });
     SyncProgress now;
+    now.objects_left = versions.size();
     for (const auto& version : versions) {
-      if (version->committed || version->dropped) continue;
-      ++now.objects_left;
       now.bytes_left += version->size() - std::min(version->size(), version->uploaded_bytes);
       if (!version->last_error.empty()) now.last_error = version->last_error;
     }
     if (progress) progress(now);
-    if (now.objects_left == 0) co_return Status();
+    if (versions.empty()) co_return Status();
+    // All are gone through only now and then.
+    SteadyTime until = core_.now() + kSyncLook + kSyncLookEach * versions.size();
     for (const auto& version : versions) {
-      if (version->committed || version->dropped) continue;
-      Context step = context.tightened(core_.executor(), std::chrono::milliseconds(500));
+      Context step = context.tightened(core_.executor(), until - core_.now());
       Status waited = co_await write_back.wait_committed(version, step);
       Status overall = context.check(core_.executor());
       if (!waited && !overall) {
         co_return overall.error().code() == Code::kCancelled ? overall : waited;
       }
-      break;
+      if (core_.now() >= until) break;
     }
   }
 }

@@ -37,9 +37,13 @@ struct NodeOptions {
   uint64_t memory = kGiB;                   // bytes for buffers in flight (fetches and uploads)
   uint64_t prefetch_bytes_max = 64 * kMiB;  // window of one sequential reader
   uint32_t uploads_max = 4;                 // objects uploaded at the same time
-  uint32_t upload_blocks_max = 16;          // blocks in flight over all uploads
-  uint64_t upload_rate = 0;                 // bytes per second to the origin; 0: no limit
-  ReplicationOptions replication;           // in a cluster
+  // Files that wait for their upload; memory is taken for each. Then writers wait for uploads.
+  uint64_t waiting_files_max = 2'000'000;
+  // A writer for whom there is no room waits so long for an upload to end, then gets kNoSpace.
+  Duration space_timeout = std::chrono::seconds(10);
+  uint32_t upload_blocks_max = 16;  // blocks in flight over all uploads
+  uint64_t upload_rate = 0;         // bytes per second to the origin; 0: no limit
+  ReplicationOptions replication;   // in a cluster
   Duration origin_timeout = std::chrono::seconds(60);  // one background request, retries included
   // Bytes per second that a hand-over may bring in; reads by programs and peers come first.
   uint64_t hand_over_rate = 512 * kMiB;

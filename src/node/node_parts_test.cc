@@ -8,6 +8,7 @@
 
 #include "async/gate.h"
 #include "async/timer_queue.h"
+#include "node/attribute_cache.h"
 #include "node/attributes.h"
 #include "node/copies.h"
 #include "node/hot_chunks.h"
@@ -80,6 +81,29 @@ TEST(Attributes, have_a_limit) {
   auto metadata = encode_attributes(attributes);
   ASSERT_FALSE(metadata.has_value());
   EXPECT_EQ(metadata.error().code(), Code::kTooLarge);
+}
+
+TEST(ListMarker, survives_as_text) {
+  for (const std::string& after : {std::string(), std::string("d/7:c\n"), std::string(1000, 'x')}) {
+    for (const std::string& origin : {std::string(), std::string("2!92!MDAw"), after}) {
+      for (bool continued : {false, true}) {
+        ListMarker back = ListMarker::parse(ListMarker{after, origin, continued}.text());
+        EXPECT_EQ(back.after, after);
+        EXPECT_EQ(back.origin, origin);
+        EXPECT_EQ(back.continued, continued);
+      }
+    }
+  }
+}
+
+TEST(ListMarker, takes_what_the_origin_says) {
+  for (const char* text : {"", "2!92!MDAw", "shoal-after:", "shoal-after:x", "shoal-after:9:nabc",
+                           "shoal-after:99999999999999999999999:n"}) {
+    ListMarker marker = ListMarker::parse(text);
+    EXPECT_EQ(marker.origin, text);
+    EXPECT_EQ(marker.after, "");
+    EXPECT_FALSE(marker.continued);
+  }
 }
 
 TEST(Tree, names_and_moves) {

@@ -15,6 +15,7 @@ namespace shoal {
 namespace {
 constexpr size_t kWriteBytes = kMiB;
 constexpr size_t kUnlinksParallel = 16;
+constexpr Duration kThereLimit = std::chrono::seconds(5);
 }  // namespace
 
 Task<Result<InodeUse>> FileSystemImpl::walk(std::string path, Context context) {
@@ -42,6 +43,18 @@ Task<Status> FileSystemImpl::expect_directory(std::string path, Context context)
     co_return fail(Code::kInvalidArgument, path + " is a file; name a directory");
   }
   co_return Status();
+}
+
+Task<Status> FileSystemImpl::expect_there(std::string path, Context context) {
+  if (path.empty() || write_back_.find(path) != nullptr || write_back_.any_below(path)) {
+    co_return Status();
+  }
+  auto inode = co_await walk(path, context.tightened(core_.executor(), kThereLimit));
+  if (inode ||
+      (inode.error().code() != Code::kNotFound && inode.error().code() != Code::kNotDirectory)) {
+    co_return Status();  // or nobody can tell now
+  }
+  co_return fail(Code::kNotFound, path + " does not exist");
 }
 
 Task<Status> FileSystemImpl::write_new(HandleId handle, const std::string& content,

@@ -104,11 +104,13 @@ Task<Result<std::string>> PeerService::handle(RpcRequest request, RpcResponder& 
     case Method::kReplicaEnd:
     case Method::kUploadNow:
     case Method::kWaiting:
+    case Method::kLedgerKeepers:
+    case Method::kLedgerBelow:
       if (request.peer.is_zero()) {
         co_return fail(Code::kPermissionDenied, "only members keep what others write");
       }
-      co_return co_await core_->replication->handle(request.method, std::move(request.body),
-                                                    context);
+      co_return co_await core_->replication->handle(request.peer, request.method,
+                                                    std::move(request.body), context);
     case Method::kRead:
       co_return co_await read(*core_, std::move(request), responder, context);
     case Method::kHead:
@@ -224,6 +226,7 @@ Task<Result<std::string>> PeerService::list(RpcRequest request, Context context)
   options.prefix = body.prefix();
   options.recursive = body.recursive();
   options.marker = body.marker();
+  options.waiting_only = body.waiting_only();
   options.entries_max = std::clamp(body.entries_max(), 1u, kListEntriesMax);
   SHOAL_CO_ASSIGN_OR_RETURN(
       ListPage page,

@@ -14,7 +14,7 @@ namespace shoal {
 namespace {
 
 constexpr Duration kPauseMin = std::chrono::milliseconds(100);
-constexpr Duration kPauseMax = std::chrono::seconds(5);
+constexpr Duration kPauseMax = std::chrono::seconds(30);  // where a million files wait
 // A file that was closed a moment ago may not have been released by the kernel yet.
 constexpr Duration kOpenPatience = std::chrono::seconds(2);
 constexpr const char* kReplicatedSuffix = ".replicated";

@@ -1,6 +1,7 @@
 // Replicating: what is written here goes to other nodes before it is acknowledged.
 #include <algorithm>
 
+#include "async/gate.h"
 #include "base/checksum.h"
 #include "base/object_name.h"
 #include "node/file_system_impl.h"
@@ -10,6 +11,8 @@ namespace shoal {
 
 namespace {
 
+constexpr size_t kReplicateParallel = 32;
+constexpr size_t kReplicateBatch = 512;
 constexpr Duration kAnnounceLimit = std::chrono::seconds(5);
 
 // Names under which nothing stays: their blocks would be sent to the origin in vain.
@@ -105,6 +108,15 @@ void FileSystemImpl::note_resize(Inode& inode, uint64_t size) {
   if (inode.staged && inode.staged->replicated) inode.staged->replicated->resized(size);
 }
 
+// The last close let go of them.
+Task<Status> FileSystemImpl::bring_small(StagedVersion& version) {
+  if (!version.small || version.bytes) co_return Status();
+  SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes,
+                            co_await core_.store.read_staged_small(version.record.write_id));
+  version.bytes = std::make_shared<std::string>(as_text(bytes.span()));
+  co_return Status();
+}
+
 // Holds the inode's lock, so nothing changes meanwhile.
 Task<Status> FileSystemImpl::replicate(WriteBack::Version version, Context context) {
   const WriteName write = version->write();
@@ -131,11 +143,8 @@ Task<Status> FileSystemImpl::replicate(WriteBack::Version version, Context conte
   ++version->sequence;
   LedgerRecord record = record_of(*version);
   if (content) {
-    if (!version->bytes) {  // the last close let go of them
-      SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes,
-                                co_await core_.store.read_staged_small(version->record.write_id));
-      version->bytes = std::make_shared<std::string>(as_text(bytes.span()));
-    }
+    SHOAL_CO_RETURN_IF_ERROR(co_await bring_small(*version));
+    record.has_content = true;
     record.content = *version->bytes;
     record.holders.clear();
     record.crc = crc32c(as_bytes(*record.content));
@@ -166,6 +175,7 @@ Task<Status> FileSystemImpl::replicate(WriteBack::Version version, Context conte
     ended.push_back(*version->recorded);
     ended.back().sequence = kAllSequences;
   }
+  record.content.reset();
   version->recorded = std::move(record);
   version->renamed_from.clear();
   for (LedgerRecord& old : ended) {
@@ -176,6 +186,15 @@ Task<Status> FileSystemImpl::replicate(WriteBack::Version version, Context conte
   co_return Status();
 }
 
+Task<Status> FileSystemImpl::replicate_counted(WriteBack::Version version, SyncProgress* left,
+                                               Context context) {
+  uint64_t size = version->size();
+  SHOAL_CO_RETURN_IF_ERROR(co_await replicate_one(version, context));
+  --left->objects_left;
+  left->bytes_left -= std::min(left->bytes_left, size);
+  co_return Status();
+}
+
 Task<Status> FileSystemImpl::replicate_below(std::string path,
                                              std::function<void(const SyncProgress&)> progress,
                                              Context context) {
@@ -183,13 +202,14 @@ Task<Status> FileSystemImpl::replicate_below(std::string path,
   SyncProgress left;
   left.objects_left = versions.size();
   for (const WriteBack::Version& version : versions) left.bytes_left += version->size();
-  for (const WriteBack::Version& version : versions) {
+  for (size_t at = 0; at < versions.size();) {
     if (progress) progress(left);
-    uint64_t size = version->size();
-    Status status = co_await replicate_one(version, context);
-    if (!status) co_return status;
-    --left.objects_left;
-    left.bytes_left -= std::min(left.bytes_left, size);
+    std::vector<Task<Status>> tasks;
+    for (; at < versions.size() && tasks.size() < kReplicateBatch; ++at) {
+      tasks.push_back(replicate_counted(versions[at], &left, context));
+    }
+    SHOAL_CO_RETURN_IF_ERROR(
+        co_await run_all(core_.executor(), std::move(tasks), kReplicateParallel));
   }
   if (progress) progress({});
   co_return Status();
@@ -197,17 +217,26 @@ Task<Status> FileSystemImpl::replicate_below(std::string path,
 
 void FileSystemImpl::replicate_in_background(const WriteBack::Version& version) {
   if (core_.replication == nullptr || std::exchange(version->replicating, true)) return;
-  if (!core_.gate.spawn(replicate_for_others(this, version))) version->replicating = false;
+  to_replicate_.push_back(version);
+  if (replicators_ < kReplicateParallel && core_.gate.spawn(replicate_queued(this))) {
+    ++replicators_;
+  }
 }
 
-Task<void> FileSystemImpl::replicate_for_others(FileSystemImpl* self, WriteBack::Version version) {
-  Context context = self->core_.background();
-  context.cancel = &self->core_.stopping;
-  Status status = co_await self->replicate_one(version, context);
-  version->replicating = false;
-  if (!status && status.error().code() != Code::kCancelled) {
-    version->last_error = status.error().to_string();
+Task<void> FileSystemImpl::replicate_queued(FileSystemImpl* self) {
+  Context context{kNever, &self->core_.stopping};
+  while (!self->to_replicate_.empty() && context.check(self->core_.executor())) {
+    WriteBack::Version version = std::move(self->to_replicate_.front());
+    self->to_replicate_.pop_front();
+    Context limit = self->core_.background();
+    limit.cancel = &self->core_.stopping;
+    Status status = co_await self->replicate_one(version, limit);
+    version->replicating = false;
+    if (!status && status.error().code() != Code::kCancelled) {
+      version->last_error = status.error().to_string();
+    }
   }
+  --self->replicators_;
 }
 
 Task<Status> FileSystemImpl::replicate_one(WriteBack::Version version, Context context) {
@@ -221,11 +250,8 @@ Task<Status> FileSystemImpl::replicate_one(WriteBack::Version version, Context c
   }
   if (version->committed || version->dropped) co_return Status();
   // Recovered after a restart, it may have to be loaded first.
-  if (version->small && !version->bytes) {
-    SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes,
-                              co_await core_.store.read_staged_small(version->record.write_id));
-    version->bytes = std::make_shared<std::string>(as_text(bytes.span()));
-  } else if (!version->small && !version->file) {
+  SHOAL_CO_RETURN_IF_ERROR(co_await bring_small(*version));
+  if (!version->small && !version->file) {
     SHOAL_CO_ASSIGN_OR_RETURN(version->file,
                               co_await core_.store.find_staged(version->record.write_id));
   }
@@ -246,6 +272,10 @@ Task<Status> FileSystemImpl::replicate_renamed(WriteBack::Version version, Conte
   record.changed = version->record.changed;
   record.ancestors = version->ancestors;
   record.sequence = ++version->sequence;
+  if (record.has_content) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await bring_small(*version));
+    record.content = *version->bytes;
+  }
   record.placed.clear();
   before.add_placed(version->placed);
   before.sequence = version->sequence;
@@ -257,6 +287,7 @@ Task<Status> FileSystemImpl::replicate_renamed(WriteBack::Version version, Conte
   context = context.tightened(core_.executor(), core_.options.replication.ack_timeout);
   SHOAL_CO_RETURN_IF_ERROR(co_await write_back_.put_record(version, record, context));
   if (version->ended) co_return Status();  // committed meanwhile
+  record.content.reset();
   version->recorded = std::move(record);
   before.holders.clear();  // the chunks are those of the new record
   Status ended =
@@ -279,9 +310,9 @@ void FileSystemImpl::follow_commit(Inode& inode, const std::string& etag) {
 // Whether other nodes have something there that the origin does not have yet.
 Task<Result<bool>> FileSystemImpl::any_waiting_below(ListOptions below, Context context) {
   if (core_.replication == nullptr) co_return false;
+  below.waiting_only = true;
   SHOAL_CO_ASSIGN_OR_RETURN(ListPage page, co_await core_.lookups->list(below, context));
-  co_return std::ranges::any_of(
-      page.objects, [](const ObjectInfo& object) { return is_unuploaded(object.etag); });
+  co_return !page.objects.empty() || !page.prefixes.empty();
 }
 
 // Versions that this node has put into the origin before its name is taken away: a node that has
@@ -311,11 +342,15 @@ Task<Status> FileSystemImpl::await_origin_below(std::string directory, Context c
   ListOptions below;
   below.prefix = directory + "/";
   below.recursive = true;
-  SHOAL_CO_ASSIGN_OR_RETURN(ListPage page, co_await core_.lookups->list(below, context));
-  for (const ObjectInfo& object : page.objects) {
-    if (!is_unuploaded(object.etag) || write_back_.find(object.name) != nullptr) continue;
-    SHOAL_CO_RETURN_IF_ERROR(co_await core_.replication->wait_uploaded(object.name, context));
-  }
+  below.waiting_only = true;
+  do {
+    SHOAL_CO_ASSIGN_OR_RETURN(ListPage page, co_await core_.lookups->list(below, context));
+    for (const ObjectInfo& object : page.objects) {
+      if (write_back_.find(object.name) != nullptr) continue;
+      SHOAL_CO_RETURN_IF_ERROR(co_await core_.replication->wait_uploaded(object.name, context));
+    }
+    below.marker = std::move(page.next_marker);
+  } while (!below.marker.empty());
   co_return co_await await_ends(directory, context);
 }
 

@@ -7,6 +7,9 @@ namespace shoal {
 namespace {
 
 constexpr size_t kAbsentNamesMax = 4096;  // per directory
+// A page of a listing is one request too, and 5000 names long.
+constexpr int kAskedMax = 32;
+constexpr int kAskedAfterLarge = 100'000;
 constexpr Duration kRevalidateLimit = std::chrono::seconds(5);
 
 bool is_outage(const Error& error) {
@@ -64,6 +67,23 @@ Result<Inode*> FileSystemImpl::answer_old(Inode* child, const std::string& path)
   return child;
 }
 
+// Each name that turns out to be absent has cost two requests, one after the other. Where many are
+// asked for, as when many files are made, a listing says it of all of them.
+void FileSystemImpl::list_for_lookups(Inode& directory) {
+  if (directory.listing != nullptr && directory.listing->complete) {
+    bool large =
+        !directory.listing->status && directory.listing->status.error().code() == Code::kTooLarge;
+    directory.absent_asked = large ? -kAskedAfterLarge : directory.absent_asked;
+    if (directory.listing->fresh_until <= core_.now()) directory.listing = nullptr;
+  }
+  ++directory.absent_asked;
+  bool wanted = directory.absent_asked > kAskedMax && core_.options.attr_ttl > Duration(0);
+  if (!wanted || directory.listing != nullptr) return;
+  directory.absent_asked = 0;
+  directory.listing =
+      Listing::start(core_, tree_.path(directory), core_.background(), Listing::For::kLookups);
+}
+
 // The inode of a name, from what is known locally or else from the origin.
 Task<Result<Inode*>> FileSystemImpl::resolve(Inode& directory, std::string name, Context context) {
   if (name.size() > kNameBytesMax) co_return fail(Code::kNameTooLong, name);
@@ -86,7 +106,7 @@ Task<Result<Inode*>> FileSystemImpl::resolve(Inode& directory, std::string name,
     if (absent->second > core_.now()) co_return fail(Code::kNotFound, path);
     directory.absent_until.erase(absent);
   }
-  if (directory.listing != nullptr) {
+  if (directory.listing != nullptr && !directory.listing->outdated.contains(name)) {
     const Listing& listing = *directory.listing;
     if (!listing.complete || !listing.status || listing.fresh_until <= core_.now()) {
       if (listing.complete) directory.listing = nullptr;
@@ -121,6 +141,7 @@ Task<Result<Inode*>> FileSystemImpl::resolve(Inode& directory, std::string name,
       tree_.detach(*child);
       tree_.drop_if_unused(*child);
     }
+    list_for_lookups(directory);
     if (directory.absent_until.size() >= kAbsentNamesMax) directory.absent_until.clear();
     if (core_.options.negative_ttl > Duration(0) && !outdated) {
       directory.absent_until[name] = core_.now() + core_.negative_ttl_here();

@@ -49,8 +49,9 @@ struct Inode {
   bool unlinked = false;      // no name any more; its bytes go with the last handle
 
   SteadyTime fresh_until{};          // the name may be answered without asking the origin
-  std::shared_ptr<Listing> listing;  // directory: the last full listing
+  std::shared_ptr<Listing> listing;  // directory: the last full one, or one that is being made
   std::unordered_map<std::string, SteadyTime> absent_until;  // directory: known absent names
+  int absent_asked = 0;  // directory: absent names that were asked for since its last listing
   std::unordered_set<std::string> forgotten;  // directory written here: names that stood in it
 
   uint64_t lookups = 0;       // the kernel's references

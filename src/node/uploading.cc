@@ -20,6 +20,8 @@ namespace {
 
 constexpr Duration kRetryMax = std::chrono::seconds(60);
 constexpr size_t kEndedWritesMax = 10'000;
+constexpr size_t kFew = 1000;
+constexpr Duration kKeepPeriod = std::chrono::seconds(30);
 constexpr Duration kPutAgain = std::chrono::milliseconds(250);
 constexpr Duration kPutLimit = std::chrono::seconds(5);  // in the background
 
@@ -132,10 +134,16 @@ Task<Status> WriteBack::replace_holders(Version version) {
   co_return Status();
 }
 
+// Many are looked at only when the map has changed, and now and then.
 Task<void> WriteBack::keep_replicated() {
+  bool few = by_name_.size() <= kFew;
+  bool same = core_.map_version() == kept_.map_version && !kept_.failed;
+  if (!few && same && core_.now() - kept_.when < kKeepPeriod) co_return;
+  kept_ = {core_.map_version(), core_.now(), false};
   std::vector<Version> versions;
   for (const auto& [name, version] : by_name_) {
     bool waits = version->recorded && version->replicated && version->record.sealed &&
+                 !version->recorded->has_content &&
                  version->recorded->write == version->replicated->write();
     if (!waits) continue;
     bool lost = std::ranges::any_of(version->recorded->holders, [&](const NodeId& node) {
@@ -149,6 +157,7 @@ Task<void> WriteBack::keep_replicated() {
     }
     Status replaced = co_await replace_holders(version);
     if (replaced) continue;
+    kept_.failed = true;
     core_.replication->note_error(replaced.error().to_string());
     core_.log.warning("{}: a node with replicas of it is lost and cannot be replaced yet: {}",
                       version->record.object, replaced.error().to_string());
@@ -254,7 +263,7 @@ Task<void> WriteBack::ask_ledger(Version version) {
     if (record.write.id != version->record.write_id) continue;
     version->sequence = std::max(version->sequence, record.sequence);
     version->placed = record.placed;
-    if (record.write == version->write() && !record.content) {
+    if (record.write == version->write() && !record.has_content) {
       version->replicated =
           std::make_shared<ReplicatedVersion>(*core_.replication, record.home, record.write, false);
       co_await version->replicated->find_holders(record, context);

@@ -21,6 +21,12 @@ constexpr Duration kGatePause = std::chrono::seconds(1);
 constexpr Duration kCommitGrace = std::chrono::seconds(2);
 constexpr Duration kCommitLate = std::chrono::seconds(10);
 constexpr size_t kLateCommitsMax = 4096;
+// Uploads of small objects wait for the origin's answers, not for bandwidth.
+constexpr uint64_t kSmallPerLarge = 16;
+constexpr size_t kHurriedMax = 256;
+constexpr size_t kFailingMax = 50;
+constexpr size_t kFew = 1000;  // versions that are gone through at every question
+constexpr Duration kPerVersion = std::chrono::microseconds(10);
 
 bool is_conflict(const Error& error) {
   return error.code() == Code::kConflict || error.code() == Code::kAlreadyExists;
@@ -63,7 +69,8 @@ void StagedVersion::add_ancestors(std::string_view ids) {
 WriteBack::WriteBack(NodeCore& core, Callbacks callbacks)
     : core_(core),
       callbacks_(std::move(callbacks)),
-      small_(core.executor(), uint64_t{core.options.uploads_max} * 4),
+      room_(core.executor()),
+      small_(core.executor(), uint64_t{core.options.uploads_max} * kSmallPerLarge),
       large_lane_(core.executor(), core.options.uploads_max),
       blocks_(core.executor(), core.options.upload_blocks_max),
       gate_(core.executor()) {}
@@ -155,6 +162,7 @@ Task<void> WriteBack::stop() {
   for (auto& [name, version] : by_name_) version->cancel.request();
   small_.changed.notify_all();
   large_lane_.changed.notify_all();
+  room_.notify_all();
   co_await gate_.close();
   for (Lane* lane : {&small_, &large_lane_}) {
     lane->later.clear();
@@ -212,6 +220,7 @@ void WriteBack::remove_name(const Version& version) {
   auto found = by_name_.find(version->record.object);
   if (found == by_name_.end() || found->second != version) return;
   by_name_.erase(found);
+  failing_.erase(version->record.object);
   std::string directory(parent_of(version->record.object));
   if (!any_below(directory)) directories_.erase(directory);
 }
@@ -219,6 +228,7 @@ void WriteBack::remove_name(const Version& version) {
 void WriteBack::renamed(const Version& version, const std::string& from) {
   auto found = by_name_.find(from);
   if (found != by_name_.end() && found->second == version) by_name_.erase(found);
+  failing_.erase(from);
   if (!any_below(std::string(parent_of(from)))) directories_.erase(std::string(parent_of(from)));
   bool fresh = by_name_.emplace(version->record.object, version).second;
   SHOAL_ASSERT(fresh, "the name has a staged version already");
@@ -263,12 +273,8 @@ void WriteBack::unqueue(const Version& version) {
       if (at != lane->due.end() && at->second == version) lane->due.erase(at);
       continue;
     }
-    auto [begin, end] = lane->later.equal_range(version->not_before);
-    for (auto at = begin; at != end; ++at) {
-      if (at->second != version) continue;
-      lane->later.erase(at);
-      break;
-    }
+    auto at = lane->later.find(version->later_key);
+    if (at != lane->later.end() && at->second == version) lane->later.erase(at);
   }
   version->due = false;
 }
@@ -276,9 +282,9 @@ void WriteBack::unqueue(const Version& version) {
 void WriteBack::requeue(const Version& version, Duration delay) {
   unqueue(version);
   version->queued = true;
-  version->not_before = core_.now() + delay;
+  version->later_key = {core_.now() + delay, ++queued_count_};
   Lane& lane = lane_of(version);
-  lane.later.emplace(version->not_before, version);
+  lane.later.emplace(version->later_key, version);
   lane.changed.notify_all();
 }
 
@@ -345,33 +351,65 @@ Task<Status> WriteBack::drop(Version version) {
   co_return co_await core_.store.drop_staged(version->file);
 }
 
-uint64_t WriteBack::bytes() const {
-  uint64_t total = 0;
-  for (const auto& [name, version] : by_name_) total += version->size();
-  return total;
+// Going through all takes about a hundredth of the time for which the answer serves.
+const WriteBack::Totals& WriteBack::totals() const {
+  SteadyTime now = core_.now();
+  bool serves = by_name_.size() > kFew && totals_.when != SteadyTime{} &&
+                now - totals_.when < kPerVersion * by_name_.size();
+  if (serves) return totals_;
+  totals_ = {now, 0, now};
+  for (const auto& [name, version] : by_name_) {
+    totals_.bytes += version->size();
+    totals_.oldest = std::min(totals_.oldest, version->since);
+  }
+  return totals_;
 }
 
-double WriteBack::oldest_seconds() const {
-  SteadyTime oldest = core_.now();
-  for (const auto& [name, version] : by_name_) oldest = std::min(oldest, version->since);
-  return to_seconds(core_.now() - oldest);
+// What only waits for its delay need not.
+void WriteBack::hurry(Lane& lane) {
+  std::vector<Version> versions;
+  size_t seen = 0;
+  for (const auto& [when, version] : lane.later) {
+    if (++seen > kHurriedMax) break;
+    if (version->failures == 0 && when.first > core_.now()) versions.push_back(version);
+  }
+  for (const Version& version : versions) requeue(version, Duration(0));
+}
+
+Task<bool> WriteBack::await_room(Context context) {
+  for (Lane* lane : {&small_, &large_lane_}) hurry(*lane);
+  bool coming = uploading_ > 0 || !small_.due.empty() || !small_.later.empty() ||
+                !large_lane_.due.empty() || !large_lane_.later.empty();
+  if (!coming || stopping_) co_return false;
+  Status ended =
+      co_await room_.wait(context.tightened(core_.executor(), core_.options.space_timeout));
+  co_return ended.has_value() && !stopping_;
 }
 
 std::vector<BacklogItem> WriteBack::backlog(size_t items_max) const {
   std::vector<BacklogItem> items;
-  for (const auto& [name, version] : by_name_) {
-    if (items.size() >= items_max) break;
+  auto add = [&](const std::string& name, const Version& version) {
     std::string state = !version->record.sealed ? "open"
                         : version->uploading    ? "uploading"
                         : version->failures > 0 ? "retrying"
                                                 : "waiting";
     items.push_back({name, version->size(), version->uploaded_bytes, state, version->last_error});
+  };
+  // Those that fail are what somebody looks for.
+  for (const auto& [name, weak] : failing_) {
+    Version version = weak.lock();
+    if (version != nullptr && items.size() < items_max) add(name, version);
   }
+  for (const auto& [name, version] : by_name_) {
+    if (items.size() >= items_max) break;
+    if (!failing_.contains(name)) add(name, version);
+  }
+  std::ranges::sort(items, {}, &BacklogItem::object);
   return items;
 }
 
 void WriteBack::move_due(Lane& lane) {
-  while (!lane.later.empty() && lane.later.begin()->first <= core_.now()) {
+  while (!lane.later.empty() && lane.later.begin()->first.first <= core_.now()) {
     Version version = lane.later.begin()->second;
     lane.later.erase(lane.later.begin());
     auto directory = directories_.find(parent_of(version->record.object));
@@ -386,7 +424,7 @@ Task<void> WriteBack::pump(Lane& lane) {
   while (!stopping_) {
     move_due(lane);
     if (lane.due.empty()) {
-      Context wait{lane.later.empty() ? kNever : lane.later.begin()->first, &stop_};
+      Context wait{lane.later.empty() ? kNever : lane.later.begin()->first.first, &stop_};
       Status status = co_await lane.changed.wait(wait);
       static_cast<void>(status);  // woken, due or stopping: look again
       continue;
@@ -405,6 +443,7 @@ Task<void> WriteBack::pump(Lane& lane) {
       continue;
     }
     version->uploading = true;
+    ++uploading_;
     version->cancel.reset();
     version->slot = std::move(*permit);
     gate_.spawn(upload_one(version));
@@ -427,11 +466,13 @@ Task<void> WriteBack::upload_one(Version version) {
     version->refused = is_refusal(result.error());
     version->last_error = result.error().to_string();
     core_.metrics.upload_errors.add();
+    if (failing_.size() < kFailingMax) failing_[version->record.object] = version;
     core_.log.warning("uploading {} (attempt {}): {}", version->record.object, version->failures,
                       version->last_error);
   }
   version->slot.release();
   version->uploading = false;
+  --uploading_;
   bool retry = !version->committed && !version->dropped && !version->cancel.requested();
   if (retry && version->held > 0) {
     version->wanted = true;
@@ -444,6 +485,7 @@ Task<void> WriteBack::upload_one(Version version) {
   }
   version->changed.notify_all();
   release_followers(version);
+  if (version->committed) room_.notify_all();
 }
 
 Task<void> WriteBack::finish(Version version, ObjectInfo info) {

@@ -70,10 +70,10 @@ struct StagedVersion {
   bool queued = false;
   bool due = false;  // queued, and only waits for a slot
   std::pair<uint64_t, uint64_t> due_key{};
+  std::pair<SteadyTime, uint64_t> later_key{};
   uint32_t held = 0;    // UploadHolds
   bool wanted = false;  // was to be queued while held
   bool forced = false;  // somebody waits: no delay
-  SteadyTime not_before{};
   uint64_t uploaded_bytes = 0;
   unsigned failures = 0;
   std::string last_error;
@@ -206,21 +206,32 @@ class WriteBack final : public WriterSide {
 
   std::vector<BacklogItem> backlog(size_t items_max) const;
   uint64_t objects() const { return by_name_.size(); }
-  uint64_t bytes() const;
-  double oldest_seconds() const;
+  // Where many wait, these two are some seconds old.
+  uint64_t bytes() const { return totals().bytes; }
+  double oldest_seconds() const { return to_seconds(core_.now() - totals().oldest); }
+  // There is no room for what somebody writes: waits until an upload has ended, and hurries those
+  // that wait. False: none is to come, or none ended within NodeOptions::space_timeout.
+  Task<bool> await_room(Context context);
 
  private:
   // Small objects and large ones have slots of their own, so that none of them hinders the other.
   struct Lane {
     Lane(Executor& executor, uint64_t slots_max) : slots(executor, slots_max), changed(executor) {}
-    std::multimap<SteadyTime, Version> later;
+    std::map<std::pair<SteadyTime, uint64_t>, Version> later;  // by when, and who came first
     // Due: the directory whose files began to come last (the newest checkpoint) goes first, in it
     // who was closed first. Keys: due_key.
     std::map<std::pair<uint64_t, uint64_t>, Version> due;
     Semaphore slots;
     Signal changed;
   };
+  struct Totals {
+    SteadyTime when{};
+    uint64_t bytes = 0;
+    SteadyTime oldest{};
+  };
+  const Totals& totals() const;
   Lane& lane_of(const Version& version);
+  void hurry(Lane& lane);
   void unqueue(const Version& version);
   void move_due(Lane& lane);
   Task<void> pump(Lane& lane);
@@ -269,6 +280,17 @@ class WriteBack final : public WriterSide {
   uint64_t last_order_ = 0;
   // The order of a directory's first file; forgotten when nothing below it waits any more.
   std::map<std::string, uint64_t, std::less<>> directories_;
+  struct Kept {
+    uint64_t map_version = 0;
+    SteadyTime when{};
+    bool failed = false;
+  };
+  Kept kept_;  // the last look of keep_replicated()
+  mutable Totals totals_;
+  std::map<std::string, std::weak_ptr<StagedVersion>> failing_;  // some of them, by name
+  uint64_t queued_count_ = 0;                                    // of all that was ever queued
+  uint64_t uploading_ = 0;
+  Signal room_;                                     // an upload has ended
   std::map<std::string, SteadyTime> late_commits_;  // by object: may still happen until then
   Lane small_;
   Lane large_lane_;

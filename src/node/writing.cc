@@ -1,5 +1,6 @@
 // Writing: staged versions of open files, from the first change to the seal at close.
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <linux/falloc.h>
 
 #include <algorithm>
@@ -30,6 +31,20 @@ StagedRecord FileSystemImpl::new_record(const Inode& inode) {
   return record;
 }
 
+// For one more file that waits for its upload.
+Task<Status> FileSystemImpl::find_place(Context context) {
+  uint64_t most = core_.options.waiting_files_max;
+  while (write_back_.objects() >= most) {
+    if (co_await write_back_.await_room(context)) continue;
+    SHOAL_CO_RETURN_IF_ERROR(context.check(core_.executor()));
+    co_return fail(Code::kNoSpace,
+                   fmt::format("{} files wait for their upload; see shoal status, or raise "
+                               "--waiting-files",
+                               write_back_.objects()));
+  }
+  co_return Status();
+}
+
 void FileSystemImpl::attach_staged(Inode& inode, WriteBack::Version version) {
   version->inode = &inode;
   if (inode.attached()) {
@@ -48,6 +63,7 @@ Task<Status> FileSystemImpl::begin_write(Inode& inode, bool discard, Context con
   }
   SHOAL_CO_RETURN_IF_ERROR(co_await load(inode, context));
   if (inode.staged == nullptr) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await find_place(context));
     SHOAL_CO_RETURN_IF_ERROR(co_await stage_clean(inode, discard, context));
   } else if (inode.staged->record.sealed) {
     SHOAL_CO_RETURN_IF_ERROR(co_await reopen_sealed(inode, discard));
@@ -254,8 +270,13 @@ Task<Result<size_t>> FileSystemImpl::write(HandleId id, uint64_t offset, ConstBy
     offset = inode.content.small ? inode.content.small->size() : inode.content.file->size();
   }
   if (bytes.empty()) co_return size_t{0};
-  SHOAL_CO_RETURN_IF_ERROR(co_await write_locked(inode, offset, bytes, context));
-  co_return bytes.size();
+  while (true) {
+    Status written = co_await write_locked(inode, offset, bytes, context);
+    if (written) co_return bytes.size();
+    bool again =
+        written.error().code() == Code::kNoSpace && co_await write_back_.await_room(context);
+    if (!again) co_return fail(std::move(written).error());
+  }
 }
 
 Task<Status> FileSystemImpl::resize_locked(Inode& inode, uint64_t size, Context context) {
@@ -450,7 +471,13 @@ Task<Status> FileSystemImpl::save_record(Inode& inode) {
     }
     version->record.size = version->bytes->size();
     std::shared_ptr<std::string> bytes = version->bytes;
-    SHOAL_CO_RETURN_IF_ERROR(co_await core_.store.stage_small(version->record, as_bytes(*bytes)));
+    while (true) {
+      Status staged = co_await core_.store.stage_small(version->record, as_bytes(*bytes));
+      if (staged) break;
+      bool again = staged.error().code() == Code::kNoSpace &&
+                   co_await write_back_.await_room(core_.background());
+      if (!again) co_return staged;
+    }
   } else {
     version->record.size = version->file->size();
     SHOAL_CO_RETURN_IF_ERROR(co_await version->file->sync(version->record));

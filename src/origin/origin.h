@@ -70,6 +70,8 @@ struct ListOptions {
   bool recursive = false;   // false: names below the next '/' are folded into prefixes
   std::string marker = {};  // from the page before
   uint32_t entries_max = 5000;
+  // In a cluster's look-ups: nothing but what the origin does not have yet.
+  bool waiting_only = false;
   // Hears the next marker before the page has been taken apart, if that is possible: time to ask
   // for the next page. May be empty; not every page is announced.
   std::function<void(std::string)> on_next_marker = {};

@@ -132,7 +132,7 @@ Task<Result<Replication::Standing>> Replication::ask_standing(std::string object
 
 Task<Result<std::string>> Replication::ask(NodeId node, Method method, std::string body,
                                            Context context) {
-  if (node == self()) co_return co_await handle(method, std::move(body), context);
+  if (node == self()) co_return co_await handle(self(), method, std::move(body), context);
   std::shared_ptr<const SlotMap> map = parts_.view.map();
   const Member* member = map == nullptr ? nullptr : map->find(node);
   if (member == nullptr) co_return fail(Code::kUnavailable, node.to_hex() + " is no member");
@@ -150,7 +150,7 @@ Task<Result<std::string>> Replication::ask(NodeId node, Method method, std::stri
 
 Task<Result<std::string>> Replication::ask_while_alive(NodeId node, Method method, std::string body,
                                                        Context context) {
-  if (node == self()) co_return co_await handle(method, std::move(body), context);
+  if (node == self()) co_return co_await handle(self(), method, std::move(body), context);
   LinkedCancel guard(context.cancel);
   Gate gate(executor());
   Watch watch{*this, node, guard, {}};

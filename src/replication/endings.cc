@@ -138,7 +138,7 @@ Task<Result<std::string>> Endings::handle(wire::LedgerRemoveRequest request) {
   SHOAL_CO_ASSIGN_OR_RETURN(Ending ending, ending_of(request));
   wire::LedgerRemoveReply reply;
   if (request.notice()) {
-    replication_.ledger().forget_notice(ending.object, ending.write);
+    replication_.ledger().outdate(ending.object);
     co_return reply.SerializeAsString();
   }
   std::erase(ending.untold, replication_.self());

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/bytes.h"
+#include "replication/record_order.h"
 #include "wire/parse_message.h"
 
 namespace shoal {
@@ -12,7 +13,7 @@ constexpr const char* kRecordMark = "1";
 }  // namespace
 
 Ledger::Ledger(World& world, Store& store, const Log& log)
-    : world_(world), store_(store), log_(log), freed_(world.executor) {}
+    : store_(store), log_(log), freed_(world.executor) {}
 
 Hash128 Ledger::key_of(const std::string& object, const Hash128& write_id) {
   return hash_string(object + '\n' + write_id.to_hex(), 0x1ed6e4);
@@ -28,22 +29,38 @@ Task<Status> Ledger::load() {
     bool is_record =
         staged.small && mark != staged.record.metadata.end() && mark->second == kRecordMark;
     if (!is_record) continue;
-    auto bytes = co_await store_.read_staged_small(staged.record.write_id);
-    if (!bytes) {
-      log_.error("a ledger record of {} cannot be read: {}", staged.record.object,
-                 bytes.error().to_string());
+    auto record = co_await read_record(staged.record.object, staged.record.write_id);
+    if (!record) {
+      log_.error("a ledger record: {}", record.error().to_string());
       continue;
     }
-    auto body = parse_message<wire::LedgerBody>(std::string(as_text(bytes->span())), "a record");
-    auto record = body ? from_wire(*body) : Result<LedgerRecord>(fail(Code::kCorrupt, "damaged"));
-    if (!record || key_of(record->object, record->write.id) != staged.record.write_id) {
-      log_.error("a ledger record of {} is damaged", staged.record.object);
-      continue;
-    }
+    record->content.reset();
     records_[record->object].push_back(std::move(*record));
     ++count_;
   }
   co_return Status();
+}
+
+Task<Result<LedgerRecord>> Ledger::read_record(std::string object, Hash128 key) {
+  SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes, co_await store_.read_staged_small(key));
+  auto body = parse_message<wire::LedgerBody>(std::string(as_text(bytes.span())), "a record");
+  auto record = body ? from_wire(*body) : Result<LedgerRecord>(fail(Code::kCorrupt, "damaged"));
+  bool same = record && record->object == object && key_of(object, record->write.id) == key &&
+              record->has_content == record->content.has_value();
+  if (!same) co_return fail(Code::kCorrupt, object + ": its record is damaged");
+  co_return record;
+}
+
+Task<Result<LedgerRecord>> Ledger::with_content(LedgerRecord record) {
+  if (!record.has_content || record.content) co_return record;
+  SHOAL_CO_ASSIGN_OR_RETURN(
+      LedgerRecord stored,
+      co_await read_record(record.object, key_of(record.object, record.write.id)));
+  if (stored.write != record.write || stored.crc != record.crc || stored.size != record.size) {
+    co_return fail(Code::kNotFound, record.object + ": its record was replaced meanwhile");
+  }
+  record.content = std::move(stored.content);
+  co_return record;
 }
 
 LedgerRecord* Ledger::find_write(const std::string& object, const Hash128& write_id) {
@@ -104,10 +121,18 @@ Task<Status> Ledger::put(LedgerRecord record) {
   } else if (known != nullptr) {
     record.add_placed(known->placed);
   }
+  if (status && changes && record.has_content && !record.content) {
+    auto whole = known == nullptr
+                     ? Result<LedgerRecord>(fail(Code::kInvalidArgument, "without its content"))
+                     : co_await with_content(record);
+    if (whole) record = std::move(*whole);
+    if (!whole) status = fail(std::move(whole).error());
+  }
   if (status && changes) {
     status = co_await store_record(record, key);
     if (status) {
       known = find_write(record.object, record.write.id);
+      record.content.reset();
       std::string object = record.object;
       if (known != nullptr) {
         *known = std::move(record);
@@ -166,7 +191,6 @@ Task<Result<std::vector<NodeId>>> Ledger::remove(std::string object, WriteName w
     ended.was_committed = committed;
   }
   release(key);
-  forget_notice(object, write);
   changed(object);
   SHOAL_CO_RETURN_IF_ERROR(std::move(status));
   co_return placed;
@@ -183,70 +207,48 @@ const LedgerRecord* Ledger::visible(const std::string& object) const {
   const LedgerRecord* newest = nullptr;
   for (const LedgerRecord& record : found->second) {
     if (!record.sealed) continue;
-    bool follows = newest != nullptr &&
-                   (record.ancestors.find(newest->write.id.to_hex()) != std::string::npos ||
-                    (newest->ancestors.find(record.write.id.to_hex()) == std::string::npos &&
-                     record.changed > newest->changed));
-    if (newest == nullptr || follows) newest = &record;
+    if (newest == nullptr || comes_after(record, *newest)) newest = &record;
   }
   return newest;
 }
 
-std::vector<LedgerRecord> Ledger::all() const {
+std::vector<LedgerRecord> Ledger::all_after(const std::string& after, size_t count_max) const {
   std::vector<LedgerRecord> result;
-  for (const auto& [object, records] : records_) {
-    result.insert(result.end(), records.begin(), records.end());
+  for (auto at = records_.upper_bound(after); at != records_.end() && result.size() < count_max;
+       ++at) {
+    result.insert(result.end(), at->second.begin(), at->second.end());
   }
   return result;
 }
 
-void Ledger::note(LedgerRecord record) {
-  SteadyTime now = world_.executor.now();
-  if (notices_.size() >= kNoticesMax) {
-    std::erase_if(notices_, [&](const auto& entry) { return entry.second.until <= now; });
-    if (notices_.size() >= kNoticesMax) return;  // listings lack what is beyond the bound
-  }
-  record.content.reset();
-  std::string object = record.object;
-  Notice& notice = notices_[object];
-  bool known = notice.record.write == record.write;
-  notice = {std::move(record), now + kNoticeTtl};
-  if (!known) changed(object);
+std::string LedgerPage::last() const {
+  std::string name = records.empty() ? "" : records.back().object;
+  return prefixes.empty() ? name : std::max(name, prefixes.back());
 }
 
-void Ledger::forget_notice(const std::string& object, const WriteName& write) {
-  auto found = notices_.find(object);
-  if (found == notices_.end() || found->second.record.write.id != write.id ||
-      found->second.record.write.generation > write.generation) {
-    return;
-  }
-  notices_.erase(found);
-  changed(object);
-}
-
-std::vector<LedgerRecord> Ledger::below(const std::string& prefix, const std::string& after,
-                                        size_t count_max) const {
-  SteadyTime now = world_.executor.now();
-  auto note = notices_.lower_bound(std::max(prefix, after));
-  auto record = records_.lower_bound(std::max(prefix, after));
-  std::vector<LedgerRecord> result;
-  while (result.size() < count_max) {
-    bool noted = note != notices_.end() && note->first.starts_with(prefix);
-    bool recorded = record != records_.end() && record->first.starts_with(prefix);
-    if (!noted && !recorded) break;
-    // The record itself before what was only heard of it.
-    if (recorded && (!noted || record->first <= note->first)) {
-      const LedgerRecord* newest = visible(record->first);
-      if (newest != nullptr && record->first > after) result.push_back(*newest);
-      if (noted && note->first == record->first) ++note;
-      ++record;
+LedgerPage Ledger::below(const std::string& prefix, bool recursive, const std::string& after,
+                         size_t count_max) const {
+  LedgerPage page;
+  auto at = records_.lower_bound(std::max(prefix, after));
+  while (at != records_.end() && at->first.starts_with(prefix)) {
+    size_t slash = recursive ? std::string::npos : at->first.find('/', prefix.size());
+    bool folded = slash != std::string::npos;
+    std::string name = folded ? at->first.substr(0, slash + 1) : at->first;
+    const LedgerRecord* newest = name > after ? visible(at->first) : nullptr;
+    if (newest != nullptr) {
+      page.more = page.records.size() + page.prefixes.size() >= count_max;
+      if (page.more) break;
+      if (folded) page.prefixes.push_back(name);
+      if (!folded) page.records.push_back(*newest);
+    }
+    if (folded && (newest != nullptr || name <= after)) {
+      ++name.back();  // behind all that begins with it
+      at = records_.lower_bound(name);
     } else {
-      if (note->second.until > now && note->first > after) result.push_back(note->second.record);
-      ++note;
+      ++at;
     }
   }
-  for (LedgerRecord& found : result) found.content.reset();
-  return result;
+  return page;
 }
 
 std::vector<LedgerRecord> Ledger::records_below(const std::string& path, const std::string& after,
@@ -257,7 +259,6 @@ std::vector<LedgerRecord> Ledger::records_below(const std::string& path, const s
     const LedgerRecord* newest = object > after ? visible(object) : nullptr;
     if (newest == nullptr) return;
     result.push_back(*newest);
-    result.back().content.reset();
     result.back().chunk_crcs.clear();
   };
   if (!path.empty()) take(path);

@@ -1,10 +1,10 @@
 // Ledger: this node's records of versions that the origin does not have yet: those of objects whose
 // slots it owns. A record is on disk before put() returns, and gone from it when remove() does.
 //
-// Beside them, in memory only: notices of such versions in directories whose slots this node owns,
-// for listings. Who keeps the record repeats its notice; one that is not repeated is forgotten.
+// The content of small objects stays in the store; what is kept in memory of a record is some
+// hundred bytes.
 //
-// Shard's thread. Bounded by the store's budget (records) and kNoticesMax.
+// Shard's thread. Bounded by the store's budget.
 #pragma once
 
 #include <functional>
@@ -26,6 +26,14 @@ namespace shoal {
 // In a staged record's metadata: what is staged is a ledger record, or a replica.
 inline constexpr const char* kLedgerMark = "shoalledger";
 inline constexpr const char* kReplicaMark = "shoalreplica";
+
+// Records of names in order, as a listing shows them.
+struct LedgerPage {
+  std::vector<LedgerRecord> records;  // the newest sealed version of each object
+  std::vector<std::string> prefixes;  // each ends in '/'; names below are folded into it
+  bool more = false;                  // there are others after the last name
+  std::string last() const;
+};
 
 class Ledger {
  public:
@@ -57,47 +65,44 @@ class Ledger {
   // What remove() was called with for this write, as far as that is still known; or null.
   const Ended* find_ended(const std::string& object, const Hash128& write_id) const;
 
+  // Without their contents, like all that follow.
   std::vector<LedgerRecord> find(const std::string& object) const;
   // The newest sealed version of the object, or null.
   const LedgerRecord* visible(const std::string& object) const;
-  std::vector<LedgerRecord> all() const;
+  // Those of objects after `after`, in order of names: at least one object's, and no more objects
+  // than `count_max` records need.
+  std::vector<LedgerRecord> all_after(const std::string& after, size_t count_max) const;
   size_t size() const { return count_; }
+  // The same record with its content, if it is still the one that is kept here.
+  Task<Result<LedgerRecord>> with_content(LedgerRecord record);
 
-  static constexpr Duration kNoticeTtl = std::chrono::seconds(30);
-  void note(LedgerRecord record);
-  void forget_notice(const std::string& object, const WriteName& write);
-  // Visible versions that are known here (records and notices) of names that begin with the prefix
-  // and lie after `after`, in order, at most `count_max`.
-  std::vector<LedgerRecord> below(const std::string& prefix, const std::string& after,
-                                  size_t count_max) const;
+  // What is visible of names that begin with the prefix and lie after `after`, at most `count_max`.
+  LedgerPage below(const std::string& prefix, bool recursive, const std::string& after,
+                   size_t count_max) const;
   // Of records only, at or below the path: the newest sealed version of each object.
   std::vector<LedgerRecord> records_below(const std::string& path, const std::string& after,
                                           size_t count_max) const;
+  // What is remembered of the name elsewhere on this node is old.
+  void outdate(const std::string& object) { changed(object); }
   // Called with the object's name whenever what is visible of it may have changed.
   void on_change(std::function<void(const std::string&)> listener) {
     listener_ = std::move(listener);
   }
 
  private:
-  struct Notice {
-    LedgerRecord record;
-    SteadyTime until{};
-  };
-  static constexpr size_t kNoticesMax = 200'000;
   static constexpr size_t kEndedMax = 100'000;
   static Hash128 key_of(const std::string& object, const Hash128& write_id);
   Task<Status> store_record(const LedgerRecord& record, Hash128 key);
+  Task<Result<LedgerRecord>> read_record(std::string object, Hash128 key);
   LedgerRecord* find_write(const std::string& object, const Hash128& write_id);
   Task<void> claim(Hash128 key);
   void release(Hash128 key);
   void changed(const std::string& object);
 
-  World& world_;
   Store& store_;
   const Log& log_;
   std::map<std::string, std::vector<LedgerRecord>> records_;  // by object
   size_t count_ = 0;
-  std::map<std::string, Notice> notices_;     // by object
   std::unordered_map<Hash128, Ended> ended_;  // by key
   std::set<Hash128> busy_;                    // keys being written
   Signal freed_;

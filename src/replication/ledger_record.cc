@@ -136,7 +136,7 @@ void to_wire(const LedgerRecord& record, wire::LedgerBody& body) {
   body.set_repairs(record.repairs);
   body.set_replicas(record.replicas);
   body.set_crc(record.crc);
-  body.set_has_content(record.content.has_value());
+  body.set_has_content(record.has_content);
   if (record.content) body.set_content(*record.content);
   body.set_ancestors(record.ancestors);
   if (record.home != record.object) body.set_home(record.home);
@@ -164,7 +164,9 @@ Result<LedgerRecord> from_wire(const wire::LedgerBody& body) {
   record.repairs = body.repairs();
   record.replicas = body.replicas();
   record.crc = body.crc();
-  if (body.has_content()) record.content = body.content();
+  record.has_content = body.has_content();
+  bool left_out = body.content().empty() && body.size() > 0;
+  if (body.has_content() && !left_out) record.content = body.content();
   record.ancestors = body.ancestors();
   record.home = body.home().empty() ? record.object : body.home();
   record.chunk_crcs = unpack_crcs(body.chunk_crcs());
@@ -175,8 +177,8 @@ Result<LedgerRecord> from_wire(const wire::LedgerBody& body) {
                   record.holders.size() <= kLedgerHoldersMax &&
                   record.placed.size() <= kLedgerHoldersMax && record.replicas >= 1 &&
                   record.replicas <= kReplicasMax && record.ancestors.size() <= kMetadataBytes &&
-                  (!record.content ||
-                   (record.content->size() == record.size && record.size <= kLedgerContentMax));
+                  (!record.has_content || record.size <= kLedgerContentMax) &&
+                  (!record.content || record.content->size() == record.size);
   if (!possible) return fail(Code::kCorrupt, "a ledger record that cannot be");
   return record;
 }

@@ -58,11 +58,14 @@ struct LedgerRecord {
   std::vector<NodeId> holders;         // of chunks, besides the writer; in order of id
   uint32_t replicas = 1;               // nodes that each byte must be on, the writer's copy counted
   uint32_t crc = 0;                    // CRC32C of the whole object; sealed ones only
-  std::optional<std::string> content;  // of a small object
+  bool has_content = false;            // a small object: its bytes are in the record
+  std::optional<std::string> content;  // those bytes, unless this copy goes without
   std::string ancestors;               // write ids (hex, spaces between) that this one follows
   std::string home;                    // the name that its replicas are under
   std::vector<uint32_t> chunk_crcs;    // CRC32C of each chunk
   std::vector<NodeId> placed;          // nodes that may have records of this write
+  // Of the slot map under which its writer gave it to this node; 0: not known. In memory only.
+  uint64_t map_version = 0;
 
   bool is_later_than(const LedgerRecord& other) const;
   void add_placed(const std::vector<NodeId>& nodes);

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "base/bytes.h"
 #include "store/test_support.h"
 
@@ -20,6 +22,7 @@ LedgerRecord record_of(const std::string& object, uint64_t id, uint32_t generati
   record.holders = {{3, 4}, {5, 6}};
   record.replicas = 2;
   record.size = 3;
+  record.has_content = true;
   record.content = "abc";
   record.metadata["shoalmode"] = "644";
   record.chunk_crcs = {1, 0xFFFFFFFF};
@@ -105,7 +108,7 @@ TEST(Ledger, keeps_records_over_power_loss) {
   m.lose_power();
   EXPECT_EQ(m.ledger().size(), 1u);
   ASSERT_NE(m.ledger().visible("a"), nullptr);
-  EXPECT_EQ(m.ledger().visible("a")->content, "abc");
+  EXPECT_EQ(m.run(m.ledger().with_content(*m.ledger().visible("a")))->content, "abc");
   EXPECT_EQ(m.ledger().visible("b"), nullptr);
 }
 
@@ -248,27 +251,80 @@ TEST(Ledger, shows_the_version_that_follows) {
   EXPECT_EQ(m.ledger().visible("a")->write, second.write);
 }
 
-TEST(Ledger, lists_records_and_notices_in_order) {
+TEST(Ledger, a_wrong_clock_does_not_hide_what_was_made_later) {
   LedgerMachine m;
   ASSERT_TRUE(m.open().has_value());
-  ASSERT_TRUE(m.run(m.ledger().put(record_of("d/b", 1))).has_value());
-  ASSERT_TRUE(m.run(m.ledger().put(record_of("e", 2))).has_value());
-  m.ledger().note(record_of("d/a", 3));
-  m.ledger().note(record_of("d/b", 1));
-  m.ledger().note(record_of("d/c", 4));
-  auto names = [&](const std::string& after, size_t count) {
-    std::vector<std::string> found;
-    for (const LedgerRecord& record : m.ledger().below("d/", after, count)) {
-      found.push_back(record.object);
-      EXPECT_FALSE(record.content.has_value());
+  LedgerRecord ahead = record_of("a", 9000);  // its writer's clock is hours ahead
+  LedgerRecord later = record_of("a", 1);
+  later.base_etag = ahead.write.etag();
+  for (const LedgerRecord& record : {later, ahead}) {
+    ASSERT_TRUE(m.run(m.ledger().put(record)).has_value());
+  }
+  EXPECT_EQ(m.ledger().visible("a")->write, later.write);
+}
+
+TEST(Ledger, lists_records_in_order) {
+  LedgerMachine m;
+  ASSERT_TRUE(m.open().has_value());
+  for (const char* name : {"d/a", "d/b", "d/c/x", "d/c/y", "d/c0", "d/d", "e"}) {
+    ASSERT_TRUE(m.run(m.ledger().put(record_of(name, 1))).has_value());
+  }
+  using Names = std::vector<std::string>;
+  // All pages of so many names, as one.
+  auto names = [&](bool recursive, size_t count) {
+    Names found;
+    for (bool more = true; more;) {
+      LedgerPage page = m.ledger().below("d/", recursive, found.empty() ? "" : found.back(), count);
+      Names here(page.prefixes);
+      for (const LedgerRecord& record : page.records) here.push_back(record.object);
+      std::ranges::sort(here);
+      EXPECT_LE(here.size(), count);
+      EXPECT_EQ(page.last(), here.empty() ? "" : here.back());
+      found.insert(found.end(), here.begin(), here.end());
+      more = page.more;
     }
     return found;
   };
-  using Names = std::vector<std::string>;
-  EXPECT_EQ(names("", 10), (Names{"d/a", "d/b", "d/c"}));
-  EXPECT_EQ(names("d/a", 1), (Names{"d/b"}));
-  m.ledger().forget_notice("d/c", {{7, 4}, 0});
-  EXPECT_EQ(names("", 10), (Names{"d/a", "d/b"}));
+  for (size_t count : {1, 2, 3, 10}) {
+    EXPECT_EQ(names(false, count), (Names{"d/a", "d/b", "d/c/", "d/c0", "d/d"}));
+    EXPECT_EQ(names(true, count), (Names{"d/a", "d/b", "d/c/x", "d/c/y", "d/c0", "d/d"}));
+  }
+}
+
+TEST(Ledger, content_stays_in_the_store) {
+  LedgerMachine m;
+  ASSERT_TRUE(m.open().has_value());
+  ASSERT_TRUE(m.run(m.ledger().put(record_of("a", 1))).has_value());
+  LedgerRecord known = m.ledger().find("a").at(0);
+  EXPECT_TRUE(known.has_content && !known.content);
+  EXPECT_EQ(m.run(m.ledger().with_content(known))->content, "abc");
+  // Where others may be is added to a record that came without its bytes.
+  ASSERT_TRUE(m.run(m.ledger().add_placed("a", known.write, {{8, 8}})).has_value());
+  EXPECT_EQ(m.run(m.ledger().with_content(m.ledger().find("a").at(0)))->content, "abc");
+  LedgerRecord other = known;
+  other.size = 4;
+  EXPECT_EQ(m.run(m.ledger().with_content(other)).error().code(), Code::kNotFound);
+  LedgerRecord unknown = record_of("b", 2);
+  unknown.content.reset();
+  EXPECT_FALSE(m.run(m.ledger().put(unknown)).has_value()) << "nobody here has its bytes";
+}
+
+TEST(Ledger, goes_through_many_in_turns) {
+  LedgerMachine m;
+  ASSERT_TRUE(m.open().has_value());
+  for (uint64_t i = 0; i < 25; ++i) {
+    ASSERT_TRUE(m.run(m.ledger().put(record_of(std::string(1, char('a' + i)), i + 1))).has_value());
+  }
+  std::vector<std::string> seen;
+  std::string after;
+  for (bool end = false; !end;) {
+    auto some = m.ledger().all_after(after, 10);
+    end = some.size() < 10;
+    for (const LedgerRecord& record : some) seen.push_back(record.object);
+    if (!some.empty()) after = some.back().object;
+  }
+  EXPECT_EQ(seen.size(), 25u);
+  EXPECT_TRUE(std::ranges::is_sorted(seen));
 }
 
 }  // namespace

@@ -18,8 +18,6 @@ constexpr uint64_t kServeStep = kMiB;  // of a chunk, between two looks at wheth
 constexpr Duration kAskLimit = std::chrono::seconds(5);
 constexpr Duration kReadLimit = std::chrono::seconds(10);
 constexpr Duration kOriginLimit = std::chrono::seconds(30);
-constexpr Duration kEndLimit = std::chrono::seconds(30);
-constexpr Duration kEndAgain = std::chrono::seconds(1);
 constexpr Duration kPoll = std::chrono::milliseconds(100);
 
 template <typename Message>
@@ -61,6 +59,7 @@ Replication::Replication(ReplicationParts parts, ReplicationOptions options)
       sends_idle_(parts.world.executor),
       ledger_(parts.world, parts.store, parts.log),
       endings_(*this),
+      keepers_(*this),
       replicas_(*this),
       ended_(parts.world.executor),
       gate_(parts.world.executor) {}
@@ -95,6 +94,19 @@ bool Replication::is_lost(const NodeId& node) const {
   return member == nullptr || member->state == MemberState::kDown;
 }
 
+std::optional<NodeId> Replication::first_usable(uint32_t slot) const {
+  std::shared_ptr<const SlotMap> map = parts_.view.map();
+  if (map == nullptr) return std::nullopt;
+  for (uint16_t owner : map->owners_of(slot)) {
+    if (owner == kNoMember) break;
+    if (usable(map->members[owner].id)) return map->members[owner].id;
+  }
+  for (const NodeId& node : candidates(slot)) {
+    if (usable(node)) return node;
+  }
+  return std::nullopt;
+}
+
 std::vector<NodeId> Replication::candidates(uint32_t slot) const {
   std::vector<NodeId> result;
   std::shared_ptr<const SlotMap> map = parts_.view.map();
@@ -126,17 +138,18 @@ int Replication::sending_to(const NodeId& node) const {
   return found == sending_to_.end() ? 0 : found->second;
 }
 
-Task<Result<std::string>> Replication::handle(Method method, std::string body, Context context) {
+Task<Result<std::string>> Replication::handle(NodeId from, Method method, std::string body,
+                                              Context context) {
   switch (method) {
     case Method::kLedgerPut: {
       SHOAL_CO_ASSIGN_OR_RETURN(auto request,
                                 parse_message<wire::LedgerPutRequest>(body, "a record"));
       SHOAL_CO_ASSIGN_OR_RETURN(LedgerRecord record, from_wire(request.record()));
-      if (request.notice()) {
-        ledger_.note(std::move(record));
-      } else {
-        SHOAL_CO_RETURN_IF_ERROR(co_await ledger_.put(std::move(record)));
-      }
+      std::shared_ptr<const SlotMap> map = parts_.view.map();
+      if (from == record.writer && map != nullptr) record.map_version = map->version;
+      std::string object = record.object;
+      SHOAL_CO_RETURN_IF_ERROR(co_await ledger_.put(std::move(record)));
+      keepers_.keep(object);
       co_return wire::LedgerPutReply().SerializeAsString();
     }
     case Method::kLedgerRemove: {
@@ -162,6 +175,14 @@ Task<Result<std::string>> Replication::handle(Method method, std::string body, C
       }
       co_return reply.SerializeAsString();
     }
+    case Method::kLedgerKeepers: {
+      SHOAL_CO_ASSIGN_OR_RETURN(auto request,
+                                parse_message<wire::LedgerKeepersRequest>(body, "keepers"));
+      SHOAL_CO_RETURN_IF_ERROR(keepers_.take(request));
+      co_return wire::LedgerKeepersReply().SerializeAsString();
+    }
+    case Method::kLedgerBelow:
+      co_return keepers_.answer_below(body);
     default:
       co_return co_await handle_replica(method, std::move(body), context);
   }
@@ -224,6 +245,7 @@ Task<Status> Replication::put_record(LedgerRecord& record, Context context) {
   std::vector<NodeId> nodes = candidates(slot_of_object(record.object));
   uint32_t stored = 0;
   std::string error = "no other node can be reached";
+  std::vector<NodeId> keepers;
 #ifdef SHOAL_CANARY  // the canary plants its bug here: acknowledged on one node
   if (record.sealed) stored = record.replicas - 1;
 #endif
@@ -235,6 +257,7 @@ Task<Status> Replication::put_record(LedgerRecord& record, Context context) {
       nodes.erase(nodes.begin());
     }
     record.add_placed(next);
+    keepers.insert(keepers.end(), next.begin(), next.end());
     wire::LedgerPutRequest request;
     to_wire(record, *request.mutable_record());
     stored += co_await ask_first(std::move(next), record.replicas - stored, Method::kLedgerPut,
@@ -245,128 +268,11 @@ Task<Status> Replication::put_record(LedgerRecord& record, Context context) {
     co_return fail(Code::kUnavailable, fmt::format("{}: its record is on {} of {} nodes; {}",
                                                    record.object, stored, record.replicas, error));
   }
-  if (record.sealed) co_await notice(record, context);
+  if (record.sealed) {
+    std::vector<std::string> directory{std::string(parent_of(record.object))};
+    co_await keepers_.tell(std::move(directory), std::move(keepers), context);
+  }
   co_return Status();
-}
-
-// Who answers for listings of the object's directory.
-std::optional<NodeId> Replication::directory_owner(const std::string& object) const {
-  std::string directory(parent_of(object));
-  for (const NodeId& node : candidates(slot_of_object(directory.empty() ? "" : directory + "/"))) {
-    if (usable(node)) return node;
-  }
-  return std::nullopt;
-}
-
-Task<void> Replication::notice(LedgerRecord record, Context context) {
-  std::optional<NodeId> owner = directory_owner(record.object);
-  if (!owner) co_return;
-  record.content.reset();
-  record.chunk_crcs.clear();
-  wire::LedgerPutRequest request;
-  to_wire(record, *request.mutable_record());
-  request.set_notice(true);
-  auto told = co_await ask(*owner, Method::kLedgerPut, request.SerializeAsString(),
-                           context.tightened(executor(), kAskLimit));
-  static_cast<void>(told);  // the next notice makes up for it
-}
-
-Task<void> Replication::end_at(NodeId node, Method method, std::string body) {
-  auto answer = co_await ask(node, method, std::move(body), limited(kAskLimit));
-  if (!answer && answer.error().code() != Code::kUnavailable) {
-    parts_.log.debug("telling the end of a version: {}", answer.error().to_string());
-  }
-}
-
-Task<Status> Replication::end_record(LedgerRecord record, End how, Context context) {
-  auto spawn = [&](NodeId node, Method method, std::string body) {
-    gate_.spawn(end_at(node, method, std::move(body)));
-  };
-  wire::ReplicaEndRequest end;
-  end.set_object(record.home);
-  end.set_as_object(record.object);
-  to_wire(record.write, *end.mutable_write());
-  end.set_etag(how.etag);
-  end.set_size(record.size);
-  end.set_crcs(pack_crcs(record.chunk_crcs));
-  for (const NodeId& node : record.holders) {
-    if (usable(node)) spawn(node, Method::kReplicaEnd, end.SerializeAsString());
-  }
-  if (std::optional<NodeId> owner = directory_owner(record.object)) {
-    wire::LedgerRemoveRequest remove;
-    remove.set_object(record.object);
-    to_wire(record.write, *remove.mutable_write());
-    remove.set_notice(true);
-    spawn(*owner, Method::kLedgerRemove, remove.SerializeAsString());
-  }
-  co_return co_await endings_.end(std::move(record), how.reason, std::move(how.commits), context);
-}
-
-Task<Status> Replication::take_back(std::string object, WriteName write, Context context) {
-  auto info = co_await parts_.origin.head(object, context);
-  if (!info && info.error().code() == Code::kNotFound) co_return Status();
-  if (!info) co_return fail(std::move(info).error());
-  auto id = info->metadata.find("shoalwriteid");
-  std::string text = id == info->metadata.end() ? "" : id->second;
-  if (text.ends_with(kSyncedSuffix)) text.resize(text.rfind('.'));
-  auto there = WriteName::parse(text);
-  if (!there || there->id != write.id || there->generation > write.generation) co_return Status();
-  parts_.log.debug("{}: taking back {}", object, text);
-  Status removed = co_await parts_.origin.remove(object, Condition::match(info->etag), context);
-  bool gone = removed || removed.error().code() == Code::kNotFound ||
-              removed.error().code() == Code::kConflict;
-  co_return gone ? Status() : std::move(removed);
-}
-
-Task<Status> Replication::take_back_stray(std::string object, std::string etag, Context context) {
-  parts_.log.debug("{}: taking back {}, it had been committed before", object, etag);
-  Status removed =
-      co_await parts_.origin.remove(object, Condition::match(std::move(etag)), context);
-  bool gone = removed || removed.error().code() == Code::kNotFound ||
-              removed.error().code() == Code::kConflict;
-  co_return gone ? Status() : std::move(removed);
-}
-
-Task<void> Replication::end_later(Replication* self, LedgerRecord record, End end) {
-  auto under_way = self->ending_.emplace(record.object, record.write.id);
-  bool said = false;
-  while (true) {
-    Status ended = co_await self->end_record(record, end, self->limited(kEndLimit));
-    if (ended) break;
-    if (ended.error().code() != Code::kCancelled && !std::exchange(said, true)) {
-      self->parts_.log.warning("the end of a version: {}; trying again", ended.error().to_string());
-    }
-    Context context{kNever, &self->stopping_};
-    if (!co_await sleep_for(self->executor(), kEndAgain, context)) break;
-  }
-  self->ending_.erase(under_way);
-  self->ended_.notify_all();
-}
-
-void Replication::remove_record(LedgerRecord record, End end) {
-  gate_.spawn(end_later(this, std::move(record), std::move(end)));
-}
-
-bool Replication::is_ending(const std::string& object, const Hash128& write_id) const {
-  auto [first, last] = ending_.equal_range(object);
-  return std::any_of(first, last, [&](const auto& entry) { return entry.second == write_id; });
-}
-
-Task<Status> Replication::wait_ended(std::string path, Context context) {
-  std::string below = path + "/";
-  while (true) {
-    auto next = ending_.lower_bound(below);
-    bool under_way =
-        ending_.contains(path) || (next != ending_.end() && next->first.starts_with(below));
-    if (!under_way) co_return Status();
-    Status waited = co_await ended_.wait(context);
-    if (waited || waited.error().code() == Code::kCancelled) {
-      SHOAL_CO_RETURN_IF_ERROR(std::move(waited));
-      continue;
-    }
-    co_return fail(Code::kUnavailable,
-                   path + ": too few nodes can be told that its last version is in the origin");
-  }
 }
 
 Task<Result<std::vector<LedgerRecord>>> Replication::get_records(std::string object,
@@ -433,9 +339,10 @@ Task<Status> Replication::serve(const wire::ReadRequest& request, WriteName writ
     if (held.error().code() != Code::kNotFound) co_return held;
     bool found = false;
     for (const LedgerRecord& record : ledger_.find(object)) {
-      if (record.write != write || !record.content || range.end() > record.content->size())
-        continue;
-      std::memcpy(buffer.data(), record.content->data() + range.offset, range.length);
+      if (record.write != write || !record.has_content || range.end() > record.size) continue;
+      auto whole = co_await ledger_.with_content(record);
+      if (!whole) continue;
+      std::memcpy(buffer.data(), whole->content->data() + range.offset, range.length);
       found = true;
     }
     if (!found) co_return held;
@@ -476,7 +383,7 @@ Task<Status> Replication::read_from_nodes(const std::string& object, WriteName w
       if (std::ranges::find(record.holders, owner) != record.holders.end()) nodes.push_back(owner);
     }
     for (const NodeId& owner : candidates(slot_of_object(object))) {
-      if (record.content && nodes.size() <= record.replicas + 1) nodes.push_back(owner);
+      if (record.has_content && nodes.size() <= record.replicas + 1) nodes.push_back(owner);
     }
   }
   Status status = fail(Code::kNotFound, object + ": nobody holds this part");

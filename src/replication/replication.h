@@ -22,6 +22,7 @@
 #include "observe/metrics.h"
 #include "origin/origin.h"
 #include "replication/endings.h"
+#include "replication/keepers.h"
 #include "replication/ledger.h"
 #include "replication/replicas.h"
 #include "replication/waiting.h"
@@ -96,8 +97,8 @@ class Replication {
   // Ends every flow. Nothing is lost by it.
   Task<void> stop();
 
-  // The methods kLedgerPut to kWaiting.
-  Task<Result<std::string>> handle(Method method, std::string body, Context context);
+  // The methods kLedgerPut to kLedgerBelow, asked by a member.
+  Task<Result<std::string>> handle(NodeId from, Method method, std::string body, Context context);
   // Serves a peer's read of an un-uploaded version from what this node has staged of it. kNotFound:
   // not all of the range is here.
   Task<Status> serve(const wire::ReadRequest& request, WriteName write, RpcResponder& responder,
@@ -130,8 +131,6 @@ class Replication {
   Task<Status> take_back(std::string object, WriteName write, Context context);
   // Removes the object from the origin if it is the one of this ETag.
   Task<Status> take_back_stray(std::string object, std::string etag, Context context);
-  // Tells the owner of the object's directory, for its listings. Best effort.
-  Task<void> notice(LedgerRecord record, Context context);
   // What the members that would know say of a version.
   struct Standing {
     bool recorded = false;           // one has a record of this state of the write or a later one
@@ -168,6 +167,8 @@ class Replication {
   bool usable(const NodeId& node) const;
   // Down in the map, or not in it any more.
   bool is_lost(const NodeId& node) const;
+  // Who acts for the slot: the first of candidates() that can be reached.
+  std::optional<NodeId> first_usable(uint32_t slot) const;
   // Owners of the slot first, then all other members in an order of their own for each slot.
   std::vector<NodeId> candidates(uint32_t slot) const;
   const NodeId& self() const { return parts_.view.self(); }
@@ -175,7 +176,9 @@ class Replication {
   const ReplicationOptions& options() const { return options_; }
   ReplicationMetrics& metrics() { return metrics_; }
   Ledger& ledger() { return ledger_; }
+  const Ledger& ledger() const { return ledger_; }
   Endings& endings() { return endings_; }
+  Keepers& keepers() { return keepers_; }
   Replicas& replicas() { return replicas_; }
   WriterSide& writer() { return *writer_; }
   BufferPool& buffers() { return buffers_; }
@@ -209,8 +212,8 @@ class Replication {
   void note_error(std::string text) { last_error_ = std::move(text); }
 
  private:
+  Task<Status> outdate_listings(const LedgerRecord& record, Context context);
   Task<Result<std::string>> handle_replica(Method method, std::string body, Context context);
-  std::optional<NodeId> directory_owner(const std::string& object) const;
   Task<Status> read_from_nodes(const std::string& object, WriteName write, uint64_t offset,
                                ByteSpan into, const std::function<void(uint64_t)>& progress,
                                const std::vector<LedgerRecord>& records, Context context);
@@ -232,6 +235,7 @@ class Replication {
   SteadyTime served_at_{};
   Ledger ledger_;
   Endings endings_;
+  Keepers keepers_;
   Replicas replicas_;
   WriterSide* writer_ = nullptr;
   // Ends that are under way in the background: objects and their writes.

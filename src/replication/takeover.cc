@@ -21,17 +21,26 @@ constexpr Duration kAskLimit = std::chrono::seconds(5);
 constexpr Duration kAgain = std::chrono::seconds(1);
 constexpr Duration kCopyLimit = std::chrono::seconds(20);
 constexpr Duration kOriginLimit = std::chrono::minutes(10);
-constexpr Duration kNoticePeriod = Ledger::kNoticeTtl / 3;
 constexpr Duration kCheckPeriod = std::chrono::seconds(20);
 // A writer's first record comes soon after its first chunk.
 constexpr Duration kReplicaYoung = std::chrono::seconds(60);
 constexpr size_t kParallel = 16;
+constexpr size_t kRecordsAtOnce = 1000;
+constexpr size_t kAdoptionsMax = 64;
 constexpr uint64_t kWholePutMax = 8 * kMiB;
 
 Condition condition_of(const LedgerRecord& record) {
   if (!record.base_etag.empty()) return Condition::match(record.base_etag);
   if (record.must_be_absent) return Condition::absent();
   return Condition::none();
+}
+
+Hash128 key_of(const LedgerRecord& record) {
+  return hash_string(record.object + '\n' + record.write.text(), 0x7a4e);
+}
+
+std::string replica_key(const std::string& object, const WriteName& write) {
+  return object + '\n' + write.text();
 }
 
 // The id that the commit leaves in the object. What was only synced is an earlier state of whatever
@@ -42,16 +51,16 @@ std::string commit_id_of(const LedgerRecord& record) {
 
 }  // namespace
 
-Takeover::Takeover(Replication& replication) : replication_(replication) {}
+Takeover::Takeover(Replication& replication)
+    : replication_(replication), adopted_(replication.executor()) {}
 
-void Takeover::start() { replication_.gate().spawn(run()); }
+void Takeover::start() {
+  replication_.gate().spawn(run());
+  replication_.gate().spawn(run_records(this));
+}
 
 bool Takeover::is_mine(const LedgerRecord& record) const {
-  for (const NodeId& node : replication_.candidates(slot_of_object(record.object))) {
-    if (node == replication_.self()) return true;
-    if (replication_.usable(node)) return false;
-  }
-  return false;
+  return replication_.first_usable(slot_of_object(record.object)) == replication_.self();
 }
 
 Task<void> Takeover::run() {
@@ -62,22 +71,67 @@ Task<void> Takeover::run() {
     if (!slept) co_return;
     co_await replication_.writer().keep_replicated();
     co_await replication_.endings().tell_untold();
-    std::vector<LedgerRecord> records = replication_.ledger().all();
-    auto replicas = replication_.replicas().list();
     std::set<std::string> known;
     std::vector<Task<Status>> tasks;
-    for (LedgerRecord& record : records) {
-      known.insert(record.object + '\n' + record.write.text());
-      tasks.push_back(as_status(look_at_record(std::move(record))));
-    }
-    for (auto& [object, write] : replicas) {
-      known.insert(object + "\nr" + write.text());
-      tasks.push_back(as_status(look_at_replica(std::move(object), write)));
+    for (auto& [object, write] : replication_.replicas().list()) {
+      known.insert(replica_key(object, write));
+      tasks.push_back(as_status(look_at_replica(object, write)));
     }
     Status looked = co_await run_all(replication_.executor(), std::move(tasks), kParallel);
     static_cast<void>(looked);
-    std::erase_if(seen_, [&](const auto& entry) { return !known.contains(entry.first); });
+    std::erase_if(seen_replicas_, [&](const auto& entry) { return !known.contains(entry.first); });
   }
+}
+
+Task<void> Takeover::run_records(Takeover* self) {
+  Replication& replication = self->replication_;
+  Duration period = replication.options().check_period;
+  while (true) {
+    Context context = Context::within(replication.executor(), period);
+    context.cancel = &replication.stopping();
+    // While others wait for their turn to be adopted, the next look comes with room for some.
+    bool soon = false;
+    while (!soon && self->crowded_ && co_await self->adopted_.wait(context)) {
+      soon = self->adopting_.size() <= kAdoptionsMax / 2;
+    }
+    if (!soon) {
+      context.deadline = kNever;
+      Duration left = self->looked_ + period - replication.executor().now();
+      if (!co_await sleep_for(replication.executor(), std::max(left, Duration(0)), context)) {
+        co_return;
+      }
+    }
+    self->looked_ = replication.executor().now();
+    self->crowded_ = false;
+    co_await self->look_at_records();
+    co_await replication.keepers().tell_kept(replication.limited(kAskLimit));
+    if (replication.stopping().requested()) co_return;
+  }
+}
+
+Task<void> Takeover::look_at_records() {
+  std::shared_ptr<const SlotMap> map = replication_.parts().view.map();
+  uint64_t version = map == nullptr ? 0 : map->version;
+  bool all = version != looked_version_;
+  if (all) next_.clear();
+  bool end = false;
+  do {
+    std::vector<LedgerRecord> records = replication_.ledger().all_after(next_, kRecordsAtOnce);
+    end = records.size() < kRecordsAtOnce;
+    next_ = end ? "" : records.back().object;
+    std::vector<Task<Status>> tasks;
+    for (LedgerRecord& record : records) {
+      if (all) replication_.keepers().keep(record.object);
+      tasks.push_back(as_status(look_at_record(std::move(record))));
+    }
+    Status looked = co_await run_all(replication_.executor(), std::move(tasks), kParallel);
+    static_cast<void>(looked);
+    if (replication_.stopping().requested()) co_return;
+  } while (all && !end);
+  if (all) looked_version_ = version;
+  if (!end) co_return;
+  std::erase_if(seen_, [&](const auto& entry) { return entry.second.round < round_; });
+  ++round_;
 }
 
 // Others of the first owners get the record too. Who is none of them any more keeps it until the
@@ -92,11 +146,20 @@ Task<void> Takeover::follow_slot(LedgerRecord& record, Seen& seen) {
   }
   // Who only keeps it, and has not heard of an end, offers it again.
   bool keeps = std::ranges::find(nodes, replication_.self()) == nodes.end();
+  // Its writer sees to it that they get it.
+  bool given =
+      record.map_version == map->version && std::ranges::all_of(nodes, [&](const NodeId& node) {
+        return std::ranges::find(record.placed, node) != record.placed.end();
+      });
+  if (given && !keeps && nodes.size() >= record.replicas) seen.map_version = map->version;
   if (seen.map_version == map->version && !(keeps && now - seen.offered > kCheckPeriod)) co_return;
   bool all = true;
   Status noted = co_await replication_.ledger().add_placed(record.object, record.write, nodes);
   if (!noted) co_return;  // it has ended meanwhile, or the disk is full
   record.add_placed(nodes);
+  auto whole = co_await replication_.ledger().with_content(record);
+  if (!whole) co_return;
+  record = std::move(*whole);
   wire::LedgerPutRequest request;
   to_wire(record, *request.mutable_record());
   for (const NodeId& node : nodes) {
@@ -117,13 +180,6 @@ Task<void> Takeover::follow_slot(LedgerRecord& record, Seen& seen) {
   if (!all || nodes.size() < record.replicas) co_return;  // again at the next look
   seen.map_version = map->version;
   seen.offered = now;
-}
-
-Task<void> Takeover::notice(const LedgerRecord& record, Seen& seen) {
-  SteadyTime now = replication_.executor().now();
-  if (!record.sealed || now - seen.noticed < kNoticePeriod) co_return;
-  seen.noticed = now;
-  co_await replication_.notice(record, replication_.limited(kAskLimit));
 }
 
 // A living writer that does not know the version any more has ended it, and could not tell us.
@@ -151,8 +207,9 @@ Task<void> Takeover::check_writer(const LedgerRecord& record, Seen& seen) {
 }
 
 Task<void> Takeover::look_at_record(LedgerRecord record) {
-  std::string key = record.object + '\n' + record.write.text();
+  Hash128 key = key_of(record);
   Seen& seen = seen_[key];
+  seen.round = round_;
   co_await follow_slot(record, seen);
   if (!is_mine(record) || adopting_.contains(key)) co_return;
   bool here = replication_.writer().is_written(record.write);
@@ -162,22 +219,22 @@ Task<void> Takeover::look_at_record(LedgerRecord record) {
     }
     co_return;
   }
-  if (here) {
-    co_await notice(record, seen);
+  if (here) co_return;
+  if (!replication_.is_lost(record.writer)) {
+    co_await check_writer(record, seen);
     co_return;
   }
-  if (replication_.is_lost(record.writer)) {
-    adopting_.insert(key);
-    if (!replication_.gate().spawn(adopt(this, std::move(record)))) adopting_.erase(key);
+  if (adopting_.size() >= kAdoptionsMax) {
+    crowded_ = true;
     co_return;
   }
-  co_await notice(record, seen);
-  co_await check_writer(record, seen);
+  adopting_.insert(key);
+  if (!replication_.gate().spawn(adopt(this, std::move(record)))) adopting_.erase(key);
 }
 
 Task<void> Takeover::look_at_replica(std::string object, WriteName write) {
   SteadyTime now = replication_.executor().now();
-  Seen& seen = seen_[object + "\nr" + write.text()];
+  Seen& seen = seen_replicas_[replica_key(object, write)];
   if (seen.since == SteadyTime{}) seen.since = seen.checked = now;
   if (now - seen.since < kReplicaYoung || now - seen.checked < kCheckPeriod) co_return;
   seen.checked = now;
@@ -201,9 +258,10 @@ Task<void> Takeover::look_at_replica(std::string object, WriteName write) {
 
 Task<void> Takeover::adopt(Takeover* self, LedgerRecord record) {
   Replication& replication = self->replication_;
-  std::string key = record.object + '\n' + record.write.text();
+  Hash128 key = key_of(record);
   if (!co_await self->still_wanted(record)) {
     self->adopting_.erase(key);
+    self->adopted_.notify_all();
     co_return;
   }
   replication.parts().log.info("{}: its writer is gone, uploading it from its replicas ({})",
@@ -217,6 +275,7 @@ Task<void> Takeover::adopt(Takeover* self, LedgerRecord record) {
                                     record.object, status.error().to_string());
   }
   self->adopting_.erase(key);
+  self->adopted_.notify_all();
 }
 
 Task<Result<Takeover::Holders>> Takeover::find_holders(LedgerRecord& record) {
@@ -299,11 +358,13 @@ Task<Result<ObjectInfo>> Takeover::commit(const LedgerRecord& record, const Hold
     SHOAL_CO_RETURN_IF_ERROR(co_await check_earlier(replication_, record.object, record.changed,
                                                     record.writer, context));
   }
-  if (record.content || record.size <= kWholePutMax) {
+  if (record.has_content || record.size <= kWholePutMax) {
     Buffer bytes(std::max<uint64_t>(record.size, 1));
     ByteSpan content = bytes.part(0, record.size);
-    if (record.content) {
-      std::memcpy(content.data(), record.content->data(), record.size);
+    if (record.has_content) {
+      SHOAL_CO_ASSIGN_OR_RETURN(LedgerRecord whole,
+                                co_await replication_.ledger().with_content(record));
+      if (record.size > 0) std::memcpy(content.data(), whole.content->data(), record.size);
     } else if (record.size > 0) {
       SHOAL_CO_RETURN_IF_ERROR(
           co_await replication_.read(record.object, record.write, 0, content, {}, context));
@@ -436,7 +497,7 @@ Task<Status> Takeover::upload(LedgerRecord& record) {
     co_return Status();
   }
   Holders holders;
-  if (!record.content) {
+  if (!record.has_content) {
     SHOAL_CO_ASSIGN_OR_RETURN(holders, co_await find_holders(record));
     SHOAL_CO_RETURN_IF_ERROR(co_await repair(record, holders));
   }

@@ -8,6 +8,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <unordered_map>
 
 #include "async/task.h"
 #include "origin/origin.h"
@@ -24,20 +25,21 @@ class Takeover {
  private:
   struct Seen {
     SteadyTime checked{};  // last time that somebody was asked
-    SteadyTime noticed{};  // last notice to the directory's owner
     SteadyTime offered{};  // last time that the first owners were given the record
     uint64_t map_version = 0;
     SteadyTime since{};
+    uint64_t round = 0;  // when it was looked at last
   };
   using Holders = std::vector<std::vector<NodeId>>;
 
   Task<void> run();
+  // Some records at each look, in turns; all of them at once after the map has changed.
+  Task<void> look_at_records();
   Task<void> look_at_record(LedgerRecord record);
   Task<void> look_at_replica(std::string object, WriteName write);
   // Whether this node is the one to act for the record.
   bool is_mine(const LedgerRecord& record) const;
   Task<void> follow_slot(LedgerRecord& record, Seen& seen);
-  Task<void> notice(const LedgerRecord& record, Seen& seen);
   Task<void> check_writer(const LedgerRecord& record, Seen& seen);
 
   static Task<void> adopt(Takeover* self, LedgerRecord record);
@@ -53,9 +55,18 @@ class Takeover {
   enum class Outcome { kRetry, kDone, kAside };
   Task<Result<Outcome>> settle_conflict(LedgerRecord& record, std::string* etag);
 
+  static Task<void> run_records(Takeover* self);
+
   Replication& replication_;
-  std::map<std::string, Seen> seen_;  // by object and write
-  std::set<std::string> adopting_;
+  std::unordered_map<Hash128, Seen> seen_;  // records, by object and write
+  uint64_t round_ = 1;                      // over all records
+  std::string next_;                        // objects after this one are looked at next
+  uint64_t looked_version_ = 0;             // of the map under which all were looked at
+  std::map<std::string, Seen> seen_replicas_;
+  std::set<Hash128> adopting_;
+  Signal adopted_;        // one of them has ended
+  bool crowded_ = false;  // others could not begin
+  SteadyTime looked_{};
 };
 
 }  // namespace shoal

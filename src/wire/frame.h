@@ -85,6 +85,8 @@ enum class Method : uint16_t {
   kReplicaEnd = 38,     // the version has ended
   kUploadNow = 39,      // to the writer: somebody waits for it to be in the origin
   kWaiting = 40,        // what do you have below this path that the origin does not?
+  kLedgerKeepers = 41,  // who has records of names in directories of yours
+  kLedgerBelow = 42,    // names with this prefix that you have records of
 };
 
 struct FrameHeader {
