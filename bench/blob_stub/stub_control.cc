@@ -58,6 +58,27 @@ BlobReply add_blobs(Shared& shared, const std::string& body) {
   return answer(200, json{{"seed", seed}}.dump());
 }
 
+// {"container": "c", "name": "x", "offset": 7}: that byte changes; the metadata stays.
+BlobReply spoil(Shared& shared, const std::string& body) {
+  json item = json::parse(body, nullptr, false);
+  bool whole = item.is_object() && item.contains("name") && item["name"].is_string() &&
+               item.contains("container") && item["container"].is_string();
+  if (!whole) return problem(400, "give container, name and offset");
+  std::string container = item["container"];
+  std::string name = item["name"];
+  uint64_t offset = number_or(item, "offset", 0);
+  std::lock_guard lock(shared.mutex);
+  auto blob = shared.service.find(container, name);
+  if (!blob || offset >= blob->content.size())
+    return problem(404, "no such blob, or a shorter one");
+  char byte = static_cast<char>(blob->content.span_at(offset)[0] ^ std::byte{0x5A});
+  BlobContent spoiled = blob->content.slice(0, offset);
+  spoiled.append(BlobContent::copy_of(std::string_view(&byte, 1)));
+  spoiled.append(blob->content.slice(offset + 1, blob->content.size() - offset - 1));
+  shared.service.add(container, name, std::move(spoiled), blob->metadata, blob->modified);
+  return answer(200, "{}");
+}
+
 BlobReply set_faults(Shared& shared, const std::string& body) {
   std::lock_guard lock(shared.mutex);
   auto faults = blob_faults_from_json(body, shared.faults.faults());
@@ -116,7 +137,9 @@ BlobReply handle_control(Shared& shared, const BlobRequest& request) {
   if (request.body.size() > kMiB) return problem(413, "at most 1 MiB");
   if (path == "/__stub/faults") return set_faults(shared, request.body.to_string());
   if (path == "/__stub/blobs" && post) return add_blobs(shared, request.body.to_string());
-  return problem(404, "known are GET stats, GET and POST faults, POST stats/reset, POST blobs");
+  if (path == "/__stub/spoil" && post) return spoil(shared, request.body.to_string());
+  return problem(
+      404, "known are GET stats, GET and POST faults, POST stats/reset, POST blobs, POST spoil");
 }
 
 }  // namespace shoal::stub

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "base/assert.h"
 #include "cluster/cluster_bench.h"
@@ -20,6 +21,7 @@ namespace fs = std::filesystem;
 constexpr uint64_t kSeed = 90;
 // A single client of Blob seldom gets more of its network.
 constexpr double kClientShare = 1.0 / 8;
+constexpr std::chrono::milliseconds kScrubPatience{600'000};
 
 double gib(double bytes) { return bytes / static_cast<double>(kGiB); }
 
@@ -225,6 +227,53 @@ Status run_replicated(ClusterBench& bench) {
   return {};
 }
 
+// --- what lies in the origin ---
+
+// By a node that neither wrote it nor holds any of it.
+Result<CommandResult> scrub(ClusterNodes& nodes, unsigned place, const std::string& name) {
+  return nodes[place].command({"scrub", nodes[place] / name}, kScrubPatience);
+}
+
+Status run_scrub(ClusterBench& bench) {
+  constexpr unsigned kFiles = 4;
+  uint64_t size = bench.settings.size / kFiles;
+  bench.progress("a scrub by another node, of what is durable");
+  SHOAL_ASSIGN_OR_RETURN(auto lab, limited_lab(bench));
+  SHOAL_ASSIGN_OR_RETURN(auto nodes, bench.start_nodes(*lab, lab->places(), replicated()));
+  unsigned last = lab->places() - 1;
+  double mismatches = 0;
+  double seconds = 0;
+  for (unsigned file = 0; file < kFiles; ++file) {
+    auto name = fmt::format("scrub-{}", file);
+    SHOAL_ASSIGN_OR_RETURN(Saved saved, save_and_wait(bench, *nodes, 0, name, size, kSeed + file));
+    static_cast<void>(saved);
+    double begun = seconds_now();
+    SHOAL_ASSIGN_OR_RETURN(CommandResult result, scrub(*nodes, last, name + ".0"));
+    seconds += seconds_now() - begun;
+    if (result.status == 0) continue;
+    ++mismatches;
+    bench.progress(result.output);
+  }
+  bench.add_value("scrub.mismatches", "files", mismatches, Goal::kValueAtMost, 0);
+  bench.add_value("scrub.rate", "MB/s", static_cast<double>(size) * kFiles / seconds / 1e6);
+  // One byte of each changes: in the first block, the last, and between.
+  double found = 0;
+  for (unsigned file = 0; file < kFiles; ++file) {
+    auto name = fmt::format("scrub-{}.0", file);
+    nlohmann::json spoil = {
+        {"container", "bench"}, {"name", name}, {"offset", (size - 1) / (kFiles - 1) * file}};
+    SHOAL_ASSIGN_OR_RETURN(std::string spoiled,
+                           bench.stub.ask("POST", "/__stub/spoil", spoil.dump()));
+    static_cast<void>(spoiled);
+    SHOAL_ASSIGN_OR_RETURN(CommandResult result, scrub(*nodes, last, name));
+    bool named = result.status != 0 && result.output.find(name) != std::string::npos;
+    if (named) ++found;
+    SHOAL_RETURN_IF_ERROR(forget_in_origin(bench, name));
+  }
+  bench.add_value("scrub.found", "x of those spoiled", found / kFiles, Goal::kValueAtLeast, 1);
+  return {};
+}
+
 // --- all nodes write ---
 
 Status run_all_write(ClusterBench& bench) {
@@ -278,6 +327,7 @@ ClusterScenario fan_out_write_scenario() {
        {"stall.replicated", "stall.slow_origin", "durable.fast_origin", "durable.against_baseline",
         "cpu.replicate_upload"},
        run_replicated},
+      {"scrub", {"scrub.mismatches", "scrub.rate", "scrub.found"}, run_scrub},
       {"all_write", {"all_write.replicated", "all_write.durable"}, run_all_write},
       {"outage",
        {"outage.saved_files", "outage.lost_files", "outage.longest_save", "outage.failed_saves",
