@@ -5,7 +5,8 @@ JOBS ?= $(shell nproc)
 TEST_JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build install test demo format lint asan tsan fuzz bench cluster-100 simulate clean
+.PHONY: help deps build install test demo format lint asan tsan fuzz bench cluster-100 small-files \
+  simulate clean
 
 help:  ## List these targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -60,6 +61,10 @@ bench: build  ## Measure against the ceilings of this machine (ARGS="size=256MiB
 
 cluster-100: build  ## Run 100 nodes in network namespaces (as root)
 	@$(BUILD)/shoal bench cluster --nodes 100 strict=yes $(ARGS)
+
+small-files: build  ## A directory with a million small files, on two nodes (FILES=1000000)
+	@SMALL_FILES=$(or $(FILES),1000000) TEST_DIRECTORY=$(or $(DIR),/var/tmp) \
+	  python3 tests/system/small_files_test.py
 
 simulate: build  ## Drive the real code through simulated faults (ARGS="--seed 7")
 	@$(BUILD)/shoal simulate $(or $(SCENARIO),one-node) $(ARGS)

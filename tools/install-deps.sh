@@ -10,7 +10,7 @@ packages=(
   libfmt-dev libspdlog-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev
   libprotobuf-dev protobuf-compiler
   libpugixml-dev libcpp-httplib-dev libgtest-dev libgmock-dev libbenchmark-dev
-  fuse3 attr iproute2 etcd-server redis-server
+  fuse3 attr faketime iproute2 etcd-server redis-server
 )
 # Azurite (for tests only) runs on Node.js; one that did not come from Debian is as good.
 command -v node >/dev/null || packages+=(nodejs)

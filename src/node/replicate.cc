@@ -166,8 +166,8 @@ Task<Status> FileSystemImpl::replicate(WriteBack::Version version, Context conte
   bool degraded = !content && replicated->copies() < record.replicas;
   if (degraded) {
     core_.replication->metrics().degraded.add();
-    core_.log.warning("{} was acknowledged on {} of {} nodes", record.object,
-                      replicated->copies(), record.replicas);
+    core_.log.warning("{} was acknowledged on {} of {} nodes", record.object, replicated->copies(),
+                      record.replicas);
   }
   std::vector<LedgerRecord> ended = std::exchange(version->earlier, {});
   if (version->recorded && version->recorded->write != write) {

@@ -217,6 +217,20 @@ class BadInput(ShoalTest):
             self.assertEqual(out.returncode, 1)
             self.assertIn(self.mount, out.stderr)
 
+    def test_sync_of_what_is_not_there(self):
+        self.start()
+        for command in (("sync",), ("sync", "--level", "durable", "--timeout", "5s")):
+            out = self.shoal(command[0], self.path("no", "such"), *command[1:])
+            self.assertEqual(out.returncode, 1, out.stdout)
+            self.assertIn("no/such does not exist", out.stderr)
+        self.write("x", b"here")
+        self.assertEqual(self.shoal("sync", self.path("x")).returncode, 0)
+        self.assertEqual(self.shoal("sync", self.path("x"), self.mount).returncode, 0)
+        os.unlink(self.path("x"))
+        out = self.shoal("sync", self.path("x"))
+        self.assertEqual(out.returncode, 1, out.stdout)
+        self.assertIn("x does not exist", out.stderr)
+
     def test_warm_pin_evict(self):
         for i in range(5):
             with open(os.path.join(self.origin, f"f{i}"), "wb") as file:

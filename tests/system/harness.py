@@ -5,6 +5,11 @@ directory and a mountpoint below one temporary directory, and a daemon that can 
 started again. Nothing waits by sleeping for a guess: `eventually` polls a condition to a deadline.
 """
 
+import base64
+import email.utils
+import hashlib
+import hmac
+import http.client
 import json
 import os
 import re
@@ -81,6 +86,10 @@ class Stub:
         with urllib.request.urlopen(f"http://{self.address}/__stub/stats", timeout=10) as answer:
             return json.load(answer)
 
+    def reader(self):
+        """A connection that asks for objects as a stock client does."""
+        return ObjectReader(self.address)
+
     def add(self, name, size, seed=1, count=None):
         """Synthesised bytes: they cost no memory."""
         body = {"container": "data", "name": name, "size": size, "seed": seed}
@@ -104,6 +113,28 @@ class Stub:
             self.process.kill()
         self.process.wait()
         self.process.stdout.close()
+
+
+class ObjectReader:
+    """GETs with Shared Key over one connection: nothing of the product."""
+
+    def __init__(self, address):
+        self.connection = http.client.HTTPConnection(address, timeout=30)
+
+    def get(self, name):
+        path = f"/{STUB_ACCOUNT}/data/{name}"
+        headers = {"x-ms-date": email.utils.formatdate(usegmt=True), "x-ms-version": "2021-12-02"}
+        text = "GET" + "\n" * 12 + "".join(f"{k}:{v}\n" for k, v in sorted(headers.items()))
+        digest = hmac.new(base64.b64decode(STUB_KEY), f"{text}/{STUB_ACCOUNT}{path}".encode(),
+                          hashlib.sha256).digest()
+        headers["Authorization"] = f"SharedKey {STUB_ACCOUNT}:{base64.b64encode(digest).decode()}"
+        self.connection.request("GET", path, headers=headers)
+        answer = self.connection.getresponse()
+        content = answer.read()
+        return content if answer.status == 200 else None
+
+    def close(self):
+        self.connection.close()
 
 
 class Daemon:
@@ -143,9 +174,9 @@ class Daemon:
             raise AssertionError(f"shoal status: {out.stderr}\n{self.log()}")
         return json.loads(out.stdout)
 
-    def sync(self, path=None, timeout="60s", level="durable"):
-        out = subprocess.run([SHOAL, "sync", path or self.mountpoint, "--level", level,
-                              "--timeout", timeout], capture_output=True, text=True, timeout=120)
+    def sync(self, path=None, timeout="60s", level="durable", seconds=120):
+        out = subprocess.run([SHOAL, "sync", path or self.mountpoint, "--level", level, "--timeout",
+                              timeout], capture_output=True, text=True, timeout=seconds)
         if out.returncode != 0:
             raise AssertionError(f"shoal sync: {out.stdout}{out.stderr}\n{self.log()}")
 
@@ -231,12 +262,12 @@ class NodesTest(ShoalTest):
         eventually(lambda: all(len(node.status()["members"]) == len(self.nodes)
                                for node in self.nodes), "all to be members")
 
-    def start_node(self, i, *flags, origin=None):
+    def start_node(self, i, *flags, origin=None, env=None):
         mountpoint = os.path.join(self.directory, f"mnt{i}")
         os.makedirs(mountpoint, exist_ok=True)
         node = Daemon(origin or self.origin, mountpoint, os.path.join(self.directory, f"cache{i}"),
                       "--cluster", "r", "--name", f"n{i}", "--listen", "127.0.0.1:0", "--http",
-                      "off", "--attr-ttl", "0s", *flags)
+                      "off", "--attr-ttl", "0s", *flags, env=env)
         node.cache = os.path.join(self.directory, f"cache{i}")
         self.addCleanup(node.stop)
         self.nodes[i:i + 1] = [node]

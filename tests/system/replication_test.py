@@ -106,6 +106,22 @@ class Replication(NodesTest):
             eventually(lambda: os.path.exists(self.path_at(node, "x")), "x")
             self.assertTrue(content_of(self.path_at(node, "x")) == data, node.log())
 
+    def test_the_level_shows_while_it_goes_up(self):
+        stub = self.start_stub()
+        self.start_nodes("--upload-delay", "0s", count=2, origin=stub.url)
+        stub.faults(latency_ms=3000)
+        path = self.path_at(self.nodes[0], "x")
+        self.write_at(self.nodes[0], "x", pattern(5000, 1))
+
+        def uploading():
+            return [item["state"] for item in self.nodes[0].status()["backlog"]] == ["uploading"]
+
+        eventually(uploading, "the upload to begin")
+        self.assertEqual(os.getxattr(path, "user.shoal.state"), b"replicated")
+        stub.faults()
+        self.nodes[0].sync()
+        self.assertEqual(os.getxattr(path, "user.shoal.state"), b"clean")
+
     def test_sync_replicated(self):
         """What was acknowledged locally can be made safe from the loss of this node."""
         self.start_nodes("--upload-delay", "1h", count=3, ack="local")

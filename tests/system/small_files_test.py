@@ -1,0 +1,200 @@
+"""A checkpoint directory with a great many small files: what they cost while they wait for the origin,
+what others see of them, and that all of them arrive. SMALL_FILES says how many (`make small-files`: a
+million). Real nodes on the loopback address."""
+
+import json
+import os
+import subprocess
+import threading
+import time
+
+from harness import SHOAL, NodesTest, eventually, main
+
+FILES = int(os.environ.get("SMALL_FILES", "20000"))
+WRITERS = 8
+BYTES_PER_FILE = 6 * 1024   # of memory of the daemon, for a file that waits
+STATUS_BYTES = 64 * 1024
+PATIENCE = 60 + FILES // 100  # seconds
+
+
+def content_of(number, size=1024):
+    """Each is of its own, and of its own length."""
+    line = f"file {number:09} of a checkpoint\n".encode()
+    return (line * (size // len(line) + 1))[:size - number % 64]
+
+
+def name_of(number):
+    return f"part-{number:09}"
+
+
+def create(directory, numbers):
+    for number in numbers:
+        handle = os.open(os.path.join(directory, name_of(number)),
+                         os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o644)
+        os.write(handle, content_of(number))
+        os.close(handle)
+
+
+def rss(node):
+    with open(f"/proc/{node.process.pid}/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class SmallFiles(NodesTest):
+    count = 2
+
+    def start_pair(self, *flags, ack):
+        self.began = time.monotonic()
+        self.stub = self.start_stub()
+        # The cache of values is bounded by --memory: small, so that what is seen is the files' own.
+        self.flags = ("--memory", "32MiB", "--upload-delay", "1h", *flags)
+        self.ack = ack
+        if FILES > 100_000:  # the small tier has to hold them all
+            self.flags += ("--cache-size", "56GiB")
+        self.start_nodes(*self.flags, origin=self.stub.url, ack=ack)
+        os.mkdir(self.path_at(self.nodes[0], "step"))
+
+    def note(self, what):
+        """Figures for docs/benchmarks.md; ctest keeps them in its log."""
+        print(f"{time.monotonic() - self.began:8.1f} s  {what}", flush=True)
+
+    def create_all(self, numbers):
+        """By several processes, as ranks do. Files per second."""
+        began = time.monotonic()
+        directory = self.path_at(self.nodes[0], "step")
+        children = []
+        for writer in range(WRITERS):
+            child = os.fork()
+            if child == 0:
+                try:
+                    create(directory, numbers[writer::WRITERS])
+                    os._exit(0)
+                except OSError as error:
+                    print(f"creating: {error}", flush=True)
+                    os._exit(1)
+            children.append(child)
+        results = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        self.assertEqual(results, [0] * WRITERS, self.nodes[0].log())
+        return len(numbers) / (time.monotonic() - began)
+
+    def status_of(self, node):
+        """Small and quick, whatever waits."""
+        began = time.monotonic()
+        out = subprocess.run([SHOAL, "status", node.mountpoint, "--json"], capture_output=True,
+                             timeout=30, check=True)
+        took = time.monotonic() - began
+        self.assertLess(len(out.stdout), STATUS_BYTES)
+        self.assertLess(took, 5)
+        status = json.loads(out.stdout)
+        self.assertEqual(len(status["backlog"]), min(100, status["dirty"]["objects"]))
+        return status
+
+    def listed(self, node):
+        began = time.monotonic()
+        names = os.listdir(self.path_at(node, "step"))
+        self.note(f"listing at {os.path.basename(node.mountpoint)}: {len(names)} names, "
+                  f"{time.monotonic() - began:.1f} s")
+        self.assertEqual(len(names), len(set(names)), "names twice")
+        return set(names)
+
+    def assert_memory(self, nodes, before, files):
+        for node, was in zip(nodes, before):
+            each = (rss(node) - was) / files
+            self.note(f"{os.path.basename(node.mountpoint)}: {each:.0f} bytes of memory per file")
+            self.assertLess(each, BYTES_PER_FILE)
+
+    def make_durable(self, node):
+        began = time.monotonic()
+        node.sync(timeout=f"{PATIENCE}s", seconds=PATIENCE + 60)
+        self.note(f"durable: {FILES / (time.monotonic() - began):.0f} files/s")
+
+    def assert_in_origin(self):
+        """Every file, byte for byte."""
+        wrong = []
+
+        def compare(numbers):
+            reader = self.stub.reader()
+            for number in numbers:
+                if reader.get(f"step/{name_of(number)}") != content_of(number):
+                    wrong.append(name_of(number))
+            reader.close()
+
+        threads = [threading.Thread(target=compare, args=(range(i, FILES, 4),)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(wrong[:10], [])
+
+    def test_replicated(self):
+        """They wait on two nodes; the writer is killed meanwhile, comes back, and uploads them."""
+        self.start_pair(ack="replicated")
+        a, b = self.nodes
+        first = FILES // 10
+        self.create_all(range(first))
+        before = [rss(a), rss(b)]
+        rate = self.create_all(range(first, FILES))
+        self.note(f"created at --ack replicated: {rate:.0f} files/s")
+        self.assert_memory([a, b], before, FILES - first)
+        self.assertEqual(self.status_of(a)["dirty"]["objects"], FILES)
+        expected = {name_of(number) for number in range(FILES)}
+        self.assertEqual(self.listed(b), expected, "others see what waits")
+        for number in range(0, FILES, FILES // 50):
+            with open(self.path_at(b, f"step/{name_of(number)}"), "rb") as file:
+                self.assertTrue(file.read() == content_of(number), name_of(number))
+        a.kill()
+        began = time.monotonic()
+        a = self.start_node(0, *self.flags, "--ack", self.ack, origin=self.stub.url)
+        self.note(f"started again after {time.monotonic() - began:.1f} s")
+        self.status_of(a)
+        self.make_durable(a)
+        eventually(lambda: all(node.status()["replication"]["records"] == 0
+                               for node in self.nodes), "the records to go", PATIENCE)
+        for node in self.nodes:
+            self.assertEqual(self.listed(node), expected)
+        self.assert_in_origin()
+
+    def test_local(self):
+        """On one disk, in a node that is published from there."""
+        self.start_pair(ack="local")
+        a = self.nodes[0]
+        first = FILES // 10
+        self.create_all(range(first))
+        before = [rss(a)]
+        rate = self.create_all(range(first, FILES))
+        self.note(f"created at --ack local: {rate:.0f} files/s")
+        self.assert_memory([a], before, FILES - first)
+        self.status_of(a)
+        self.make_durable(a)
+        self.assertEqual(self.status_of(a)["dirty"]["objects"], 0)
+        self.assert_in_origin()
+
+    def test_a_limit_of_waiting_files(self):
+        """Writers wait for uploads, get ENOSPC when none ends, and go on when the origin is well."""
+        most = 200
+        self.stub = self.start_stub()
+        self.start_nodes("--waiting-files", str(most), "--space-timeout", "1s", "--attr-ttl", "5s",
+                         "--create-during-outage", count=1, origin=self.stub.url, ack="local")
+        directory = self.path_at(self.nodes[0], "step")
+        os.mkdir(directory)
+        create(directory, range(2 * most))  # more than the limit: uploads make room
+        self.stub.faults(outage=True)
+        with self.assertRaises(OSError) as refused:
+            create(directory, range(2 * most, 4 * most))
+        self.assertEqual(refused.exception.errno, 28)  # ENOSPC
+        made = sorted(os.listdir(directory))
+        self.stub.faults()
+        create(directory, range(4 * most, 5 * most))
+        self.nodes[0].sync()
+        reader = self.stub.reader()
+        self.addCleanup(reader.close)
+        for name in made:
+            number = int(name.removeprefix("part-"))
+            stored = reader.get(f"step/{name}")
+            if number < 4 * most and stored != content_of(number):
+                # What was refused at close was never acknowledged.
+                self.assertEqual(name, made[-1])
+
+
+if __name__ == "__main__":
+    main()
