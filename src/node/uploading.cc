@@ -24,6 +24,7 @@ constexpr size_t kFew = 1000;
 constexpr Duration kKeepPeriod = std::chrono::seconds(30);
 constexpr Duration kPutAgain = std::chrono::milliseconds(250);
 constexpr Duration kPutLimit = std::chrono::seconds(5);  // in the background
+constexpr Duration kHurryLimit = std::chrono::seconds(1);
 
 Condition condition_of(const StagedRecord& record) {
   if (!record.base_etag.empty()) return Condition::match(record.base_etag);
@@ -296,6 +297,12 @@ Task<Status> WriteBack::resolve_base(Version version) {
     SHOAL_CO_ASSIGN_OR_RETURN(
         Replication::Standing standing,
         co_await core_.replication->ask_standing(object, *base, kAllSequences, context));
+    if (standing.recorded && version->forced) {
+      // Somebody waits for this one, so the writer of that one is asked not to wait. Own records
+      // are among those that are asked for: this ends by its limit.
+      static_cast<void>(co_await core_.replication->wait_uploaded(
+          object, context.tightened(core_.executor(), kHurryLimit)));
+    }
     if (standing.recorded) {
       co_return fail(Code::kBusy, "the version that it replaces is not in the origin yet");
     }

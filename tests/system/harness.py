@@ -265,9 +265,11 @@ class NodesTest(ShoalTest):
     def start_node(self, i, *flags, origin=None, env=None):
         mountpoint = os.path.join(self.directory, f"mnt{i}")
         os.makedirs(mountpoint, exist_ok=True)
+        if "--attr-ttl" not in flags:
+            flags += ("--attr-ttl", "0s")
         node = Daemon(origin or self.origin, mountpoint, os.path.join(self.directory, f"cache{i}"),
                       "--cluster", "r", "--name", f"n{i}", "--listen", "127.0.0.1:0", "--http",
-                      "off", "--attr-ttl", "0s", *flags, env=env)
+                      "off", *flags, env=env)
         node.cache = os.path.join(self.directory, f"cache{i}")
         self.addCleanup(node.stop)
         self.nodes[i:i + 1] = [node]

@@ -42,8 +42,9 @@ class ReplicatedInput(NodesTest):
         data = pattern(24 * MIB, 1)
         for name in ("renamed", "removed"):
             self.write_at(a, name, data)
-            eventually(lambda: os.getxattr(self.path_at(a, name), "user.shoal.state") ==
-                       b"uploading", "the upload to begin")
+            eventually(lambda: (name, "uploading") in [(item["object"], item["state"])
+                                                       for item in a.status()["backlog"]],
+                       "the upload to begin")
             if name == "renamed":
                 os.rename(self.path_at(a, name), self.path_at(a, "new"))
             else:

@@ -12,7 +12,7 @@ from harness import SHOAL, NodesTest, eventually, main
 
 FILES = int(os.environ.get("SMALL_FILES", "20000"))
 WRITERS = 8
-BYTES_PER_FILE = 6 * 1024   # of memory of the daemon, for a file that waits
+BYTES_PER_FILE = 8 * 1024   # of memory of the daemon, for a file that waits
 STATUS_BYTES = 64 * 1024
 PATIENCE = 60 + FILES // 100  # seconds
 
@@ -182,8 +182,8 @@ class SmallFiles(NodesTest):
         with self.assertRaises(OSError) as refused:
             create(directory, range(2 * most, 4 * most))
         self.assertEqual(refused.exception.errno, 28)  # ENOSPC
-        made = sorted(os.listdir(directory))
         self.stub.faults()
+        made = sorted(os.listdir(directory))
         create(directory, range(4 * most, 5 * most))
         self.nodes[0].sync()
         reader = self.stub.reader()
