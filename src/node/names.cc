@@ -473,6 +473,7 @@ Task<Status> FileSystemImpl::unlink(InodeId parent, std::string name, Context co
   SHOAL_CO_RETURN_IF_ERROR(co_await check_name(*directory, name));
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * inode, co_await resolve(*directory, name, context));
   if (inode->is_directory()) co_return fail(Code::kIsDirectory, name);
+  InodeUse keep_inode(tree_, *inode);  // its upload may end meanwhile
   SHOAL_CO_RETURN_IF_ERROR(co_await keep_directory(*directory, context));
   inode = tree_.child(*directory, name);
   if (inode == nullptr) co_return fail(Code::kNotFound, name);
