@@ -40,6 +40,34 @@ TEST(FileTier, fills_and_reads_by_piece) {
   EXPECT_TRUE(m.close());
 }
 
+// From the moment on when the bytes are said to be there.
+Task<Status> read_once_present(Executor& executor, FileRef file, uint64_t offset,
+                               std::string& into) {
+  while (!file->missing({offset, into.size()}).empty()) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await sleep_for(executor, std::chrono::microseconds(1), {}));
+  }
+  co_return co_await file->read(offset, std::as_writable_bytes(std::span(into)));
+}
+
+TEST(FileTier, read_waits_for_a_write_of_the_same_bytes) {
+  StoreMachine m;
+  ASSERT_TRUE(m.open());
+  m.machine.disk().set_rates(1'000'000'000, 10'000'000'000);  // reads overtake writes
+  StagedRecord record = m.record(1, "dir/o", "e");
+  record.partial = true;
+  FileRef file = m.run(m.store().create_staged(std::move(record))).value();
+  ASSERT_TRUE(m.run(file->set_size(16 * kMiB)));
+  std::string bytes = pattern(4 * kMiB, 5);
+  std::string got(kPieceBytes, '?');
+  std::vector<Task<Status>> tasks;
+  tasks.push_back(file->write(8 * kMiB, as_bytes(bytes)));
+  tasks.push_back(read_once_present(m.machine.world().executor, file, 8 * kMiB, got));
+  ASSERT_TRUE(m.run(run_all(m.machine.world().executor, std::move(tasks), 2)));
+  EXPECT_TRUE(got == bytes.substr(0, kPieceBytes)) << "a hole was read";
+  file.reset();
+  EXPECT_TRUE(m.close());
+}
+
 TEST(FileTier, stays_open_for_a_while_after_its_last_use) {
   StoreMachine m;
   ASSERT_TRUE(m.open());

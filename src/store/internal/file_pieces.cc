@@ -245,6 +245,9 @@ Task<Status> File::read(uint64_t offset, ByteSpan into) {
   Range range{offset, into.size()};
   RangeMark mark(*this, in_use_, range);
   touch(range);
+  // What is on its way to the disk counts as present, but until it is there the file has a hole
+  // where nothing was before.
+  while (overlaps(writing_, range)) (void)co_await changed_.wait({});
   SHOAL_CO_RETURN_IF_ERROR(co_await ensure_checked(offset / kPieceBytes, pieces_of(range.end())));
   SHOAL_CO_ASSIGN_OR_RETURN(size_t got,
                             co_await disk_io::read_some(tier_.disk(), data_, offset, into));
