@@ -250,12 +250,8 @@ Task<Status> Fetcher::demand(Range range, FetchRole role, bool bulk, Context con
 }
 
 void Fetcher::prefetch(Range asked, ReadPattern& pattern) {
-  // The kernel splits a large read into parallel requests that arrive out of order, so "sequential"
-  // allows a few requests of slack around the expected place.
-  uint64_t slack = 4 * asked.length;
-  bool sequential = asked.offset != 0 && asked.offset + slack >= pattern.next &&
-                    asked.offset <= pattern.next + slack;
-  if (!sequential) {
+  auto is_here = [this](Range range) { return file_->missing(range).empty(); };
+  if (!pattern.goes_on(asked, is_here)) {
     pattern = {.next = asked.end()};
     return;
   }
@@ -298,8 +294,8 @@ Task<Status> Fetcher::read(uint64_t offset, ByteSpan into, ReadPattern* pattern,
   SHOAL_ASSERT(offset + into.size() <= file_->size());
   Range asked{offset, into.size()};
   if (asked.length == 0) co_return Status();
-  bool goes_on = pattern != nullptr && offset >= kBulkFirst && offset == pattern->next;
-  bool bulk = (pattern != nullptr && pattern->window > 0) || goes_on ||
+  bool follows = pattern != nullptr && offset >= kBulkFirst && offset == pattern->next;
+  bool bulk = (pattern != nullptr && pattern->window > 0) || follows ||
               asked.length >= kBulkAnywhere || (offset == 0 && asked.length >= kBulkFirst);
   std::vector<Range> gaps = file_->missing(asked);
   if (gaps.empty()) {

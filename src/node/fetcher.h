@@ -6,6 +6,7 @@
 // Owned by the Content of an inode (shared with running fetches); shard's thread.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <list>
 #include <memory>
@@ -26,6 +27,18 @@ struct ReadPattern {
   uint64_t window = 0;   // bytes to keep in flight ahead; 0 while random
   uint64_t ahead = 0;    // end of what was already asked for
   uint64_t grow_at = 0;  // reading beyond it doubles the window
+
+  // Whether a sequential reader would be at the range by now. The kernel splits a large read into
+  // parallel requests that arrive out of order, so there are a few requests of slack around the
+  // expected place. And the mount reads what is there already without asking here: whoever skips
+  // just that goes on as well.
+  template <typename IsHere>
+  bool goes_on(Range asked, IsHere is_here) const {
+    uint64_t slack = 4 * asked.length;
+    if (asked.offset == 0 || asked.offset + slack < next) return false;
+    if (asked.offset <= std::max(next + slack, ahead)) return true;
+    return window > 0 && is_here(Range{next, asked.offset - next});
+  }
 };
 
 // For whom bytes are fetched: decides where from, and which memory pays. Memory is divided so that

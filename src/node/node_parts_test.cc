@@ -11,6 +11,7 @@
 #include "node/attribute_cache.h"
 #include "node/attributes.h"
 #include "node/copies.h"
+#include "node/fetcher.h"
 #include "node/hot_chunks.h"
 #include "node/tree.h"
 
@@ -183,6 +184,22 @@ size_t depth_of(const std::map<uint64_t, std::optional<NodeId>>& parents) {
     deepest = std::max(deepest, depth);
   }
   return deepest;
+}
+
+TEST(ReadPattern, goes_on_past_what_the_mount_read_by_itself) {
+  auto nothing = [](Range) { return false; };
+  auto all = [](Range) { return true; };
+  ReadPattern pattern{
+      .next = 100 * kMiB, .window = 16 * kMiB, .ahead = 112 * kMiB, .grow_at = 104 * kMiB};
+  EXPECT_TRUE(pattern.goes_on({100 * kMiB, kMiB}, nothing));
+  EXPECT_TRUE(pattern.goes_on({97 * kMiB, kMiB}, nothing)) << "out of order";
+  EXPECT_TRUE(pattern.goes_on({108 * kMiB, kMiB}, nothing)) << "asked for already";
+  EXPECT_TRUE(pattern.goes_on({200 * kMiB, kMiB}, all)) << "cached before";
+  EXPECT_FALSE(pattern.goes_on({200 * kMiB, kMiB}, nothing));
+  EXPECT_FALSE(pattern.goes_on({50 * kMiB, kMiB}, all));
+  EXPECT_FALSE(pattern.goes_on({0, kMiB}, all));
+  // Random so far: no far jump makes it sequential.
+  EXPECT_FALSE((ReadPattern{.next = kMiB}.goes_on({9 * kMiB, 4 * kKiB}, all)));
 }
 
 TEST(HotChunks, few_askers_form_a_chain) {
