@@ -482,10 +482,16 @@ Task<Result<ObjectInfo>> WriteBack::upload_spread(Version version, PutOptions op
   StagedVersion* counted = version.get();  // lives as long as this call
   upload.progress = [counted, total = uint64_t{0}](uint64_t bytes) mutable {
     total += bytes;
-    counted->uploaded_bytes = total;
+    counted->uploaded_bytes = std::min(total, counted->size());
   };
-  SHOAL_CO_ASSIGN_OR_RETURN(std::vector<BlockInfo> blocks,
-                            co_await spread_upload(*core_.replication, std::move(upload), context));
+  auto commit = [&](std::vector<BlockInfo> blocks) {
+    return commit_blocks(version, std::move(blocks), options, context);
+  };
+  co_return co_await spread_upload(*core_.replication, std::move(upload), commit, context);
+}
+
+Task<Result<ObjectInfo>> WriteBack::commit_blocks(Version version, std::vector<BlockInfo> blocks,
+                                                  PutOptions options, Context context) {
   SHOAL_CO_RETURN_IF_ERROR(co_await await_turn(version, context));
   version->committing = true;
   auto info = co_await core_.origin.commit_blocks(version->record.object, std::move(blocks),
@@ -522,12 +528,7 @@ Task<Result<ObjectInfo>> WriteBack::upload_blocks(Version version, PutOptions op
   }
   SHOAL_CO_RETURN_IF_ERROR(
       co_await run_all(core_.executor(), std::move(tasks), core_.options.upload_blocks_max));
-  SHOAL_CO_RETURN_IF_ERROR(co_await await_turn(version, context));
-  version->committing = true;
-  auto info = co_await core_.origin.commit_blocks(object, std::move(blocks), std::move(options),
-                                                  context.tightened(core_.executor(), kRetryMax));
-  version->committing = false;
-  co_return info;
+  co_return co_await commit_blocks(version, std::move(blocks), std::move(options), context);
 }
 
 // Somebody else's version stands where ours should go, or ours is there already.

@@ -259,6 +259,8 @@ class WriteBack final : public WriterSide {
   Task<Result<ObjectInfo>> upload_whole(Version version, PutOptions options, Context context);
   Task<Result<ObjectInfo>> upload_spread(Version version, PutOptions options, Context context);
   Task<Result<ObjectInfo>> upload_blocks(Version version, PutOptions options, Context context);
+  Task<Result<ObjectInfo>> commit_blocks(Version version, std::vector<BlockInfo> blocks,
+                                         PutOptions options, Context context);
   Task<Status> replace_holders(Version version);
   Task<Status> resolve_base(Version version);
   Task<Status> pass_gate(Version version);

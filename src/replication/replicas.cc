@@ -382,13 +382,15 @@ Task<void> Replicas::upload_early(Ref replica, uint64_t index, Permit permit) {
 }
 
 Task<Status> Replicas::upload_one(Replica& replica, uint64_t index, uint64_t size,
-                                  std::set<std::string> there, std::string* id, Context context) {
+                                  std::set<std::string> there, bool again, std::string* id,
+                                  Context context) {
   uint64_t length = block_length(index, replica.block_bytes, size);
   while (true) {
     auto block = replica.blocks.find(index);
     if (block == replica.blocks.end() || block->second.state == Block::State::kQueued) break;
     if (block->second.state == Block::State::kDone) {
-      if (block->second.length != length) break;
+      bool good = block->second.length == length && (!again || there.contains(block->second.id));
+      if (!good) break;
       *id = block->second.id;
       co_return Status();
     }
@@ -453,7 +455,7 @@ Task<Result<wire::ReplicaUploadReply>> Replicas::upload(wire::ReplicaUploadReque
   std::vector<std::string> ids(static_cast<size_t>(request.blocks_size()));
   std::vector<Task<Status>> tasks;
   for (int i = 0; i < request.blocks_size(); ++i) {
-    tasks.push_back(upload_one(*replica, request.blocks(i), request.size(), there,
+    tasks.push_back(upload_one(*replica, request.blocks(i), request.size(), there, request.again(),
                                &ids[static_cast<size_t>(i)], context));
   }
   SHOAL_CO_RETURN_IF_ERROR(co_await run_all(replication_.executor(), std::move(tasks),

@@ -124,7 +124,8 @@ class Replicas {
   Task<void> upload_queued();
   Task<void> upload_early(Ref replica, uint64_t index, Permit permit);
   Task<Status> upload_one(Replica& replica, uint64_t index, uint64_t size,
-                          std::set<std::string> there, std::string* id, Context context);
+                          std::set<std::string> there, bool again, std::string* id,
+                          Context context);
   // Whether all chunks that are here have these checksums.
   Task<Result<bool>> matches(Replica& replica, uint64_t size, std::vector<uint32_t> crcs);
   void enqueue(const Ref& replica, uint64_t chunk);

@@ -21,7 +21,8 @@ constexpr unsigned kTriesMax = 4;
 
 struct Run {
   Replication& replication;
-  SpreadUpload upload;
+  const SpreadUpload& upload;
+  const bool again;  // holders are not to rely on what they have sent before
   Context context;
   std::set<std::string> there;
   std::vector<BlockInfo> blocks;
@@ -33,8 +34,12 @@ struct Run {
   std::string last_error;
   Signal changed;
 
-  Run(Replication& owner, SpreadUpload what, Context limit)
-      : replication(owner), upload(std::move(what)), context(limit), changed(owner.executor()) {}
+  Run(Replication& owner, const SpreadUpload& what, bool send_again, Context limit)
+      : replication(owner),
+        upload(what),
+        again(send_again),
+        context(limit),
+        changed(owner.executor()) {}
 
   uint64_t length(uint64_t index) const {
     return std::min(upload.block_bytes, upload.size - index * upload.block_bytes);
@@ -85,6 +90,7 @@ Task<Result<std::string>> send_at(Run& run, NodeId node, uint64_t index) {
   request.add_blocks(index);
   for (const std::string& id : run.there_of(index)) request.add_there(id);
   request.set_as_object(run.upload.object);
+  request.set_again(run.again);
   auto answer = co_await run.replication.ask_while_alive(
       node, Method::kReplicaUpload, request.SerializeAsString(),
       run.context.tightened(run.replication.executor(), run.replication.options().block_timeout));
@@ -184,18 +190,10 @@ Task<Status> drain_here(Run& run) {
   co_return Status();
 }
 
-}  // namespace
-
-uint64_t block_bytes_of(const Origin& origin, uint64_t size, uint64_t chunk_bytes) {
-  uint64_t block = chunk_bytes;
-  while ((size + block - 1) / block > origin.blocks_max()) block *= 2;
-  SHOAL_ASSERT(block <= origin.block_bytes_max());
-  return block;
-}
-
-Task<Result<std::vector<BlockInfo>>> spread_upload(Replication& replication, SpreadUpload upload,
-                                                   Context context) {
-  Run run(replication, std::move(upload), context);
+// The blocks, in order, all of them staged in the origin.
+Task<Result<std::vector<BlockInfo>>> send_all(Replication& replication, const SpreadUpload& upload,
+                                              bool again, Context context) {
+  Run run(replication, upload, again, context);
   size_t count = (run.upload.size + run.upload.block_bytes - 1) / run.upload.block_bytes;
   SHOAL_ASSERT(run.upload.holders.size() == count);
   run.blocks.resize(count);
@@ -240,6 +238,26 @@ Task<Result<std::vector<BlockInfo>>> spread_upload(Replication& replication, Spr
     co_return fail(Code::kUnavailable, run.upload.object + ": " + run.last_error);
   }
   co_return std::move(run.blocks);
+}
+
+}  // namespace
+
+uint64_t block_bytes_of(const Origin& origin, uint64_t size, uint64_t chunk_bytes) {
+  uint64_t block = chunk_bytes;
+  while ((size + block - 1) / block > origin.blocks_max()) block *= 2;
+  SHOAL_ASSERT(block <= origin.block_bytes_max());
+  return block;
+}
+
+Task<Result<ObjectInfo>> spread_upload(Replication& replication, SpreadUpload upload,
+                                       CommitBlocks commit, Context context) {
+  for (bool again = false;; again = true) {
+    SHOAL_CO_ASSIGN_OR_RETURN(std::vector<BlockInfo> blocks,
+                              co_await send_all(replication, upload, again, context));
+    auto info = co_await commit(std::move(blocks));
+    bool used_up = !info && info.error().code() == Code::kNotFound;
+    if (!used_up || again) co_return info;
+  }
 }
 
 }  // namespace shoal

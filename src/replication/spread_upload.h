@@ -1,5 +1,5 @@
-// Upload of one version by all nodes that hold its blocks, each sending its own, with one commit by
-// the caller afterwards. Who is slow or refuses is relieved by who else has the block.
+// Upload of one version by all nodes that hold its blocks, each sending its own, with one commit
+// afterwards. Who is slow or refuses is relieved by who else has the block.
 //
 // Shard's thread.
 #pragma once
@@ -34,9 +34,13 @@ struct SpreadUpload {
   std::function<void(uint64_t bytes)> progress;  // of each block that the origin has; may be empty
 };
 
-// The blocks, in order, all of them staged in the origin.
-Task<Result<std::vector<BlockInfo>>> spread_upload(Replication& replication, SpreadUpload upload,
-                                                   Context context);
+using CommitBlocks = std::function<Task<Result<ObjectInfo>>(std::vector<BlockInfo> blocks)>;
+
+// All blocks, then `commit` of them, in order. What holders have sent before is not sent again; if
+// the commit says that the origin has lost some of it (kNotFound: another commit of the same name
+// drops what is staged), it is sent once more and committed.
+Task<Result<ObjectInfo>> spread_upload(Replication& replication, SpreadUpload upload,
+                                       CommitBlocks commit, Context context);
 
 // Size of an object's blocks: a chunk, or as many as it takes for the origin's largest count.
 uint64_t block_bytes_of(const Origin& origin, uint64_t size, uint64_t chunk_bytes);

@@ -394,10 +394,10 @@ Task<Result<ObjectInfo>> Takeover::commit(const LedgerRecord& record, const Hold
   upload.block_bytes = block_bytes_of(origin, record.size, replication_.options().chunk_bytes);
   uint64_t chunks = upload.block_bytes / replication_.options().chunk_bytes;
   for (uint64_t c = 0; c < holders.size(); c += chunks) upload.holders.push_back(holders[c]);
-  SHOAL_CO_ASSIGN_OR_RETURN(std::vector<BlockInfo> blocks,
-                            co_await spread_upload(replication_, std::move(upload), context));
-  co_return co_await origin.commit_blocks(as_object, std::move(blocks), std::move(options),
-                                          context);
+  auto commit_blocks = [&](std::vector<BlockInfo> blocks) {
+    return origin.commit_blocks(as_object, std::move(blocks), options, context);
+  };
+  co_return co_await spread_upload(replication_, std::move(upload), commit_blocks, context);
 }
 
 Task<Result<Takeover::Outcome>> Takeover::settle_conflict(LedgerRecord& record, std::string* etag) {
