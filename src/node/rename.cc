@@ -170,8 +170,11 @@ Task<Status> FileSystemImpl::rename_file_locked(Inode& source, Inode& to_directo
     SHOAL_CO_RETURN_IF_ERROR(co_await rename_clean(source, from_path, to_path, context));
   }
   if (target != nullptr) {
+    WriteBack::Version replaced = target->staged;
     Status removed = co_await remove_file(to_directory, *target, false, context);
     if (!removed) core_.log.warning("replacing {}: {}", to_path, removed.error().to_string());
+    // Its end may have told that another node has put it into the origin.
+    if (version != nullptr && replaced != nullptr && replaced->tried) version->tried = true;
     if (Inode* still = tree_.child(to_directory, to)) tree_.detach(*still);
   }
   if (version != nullptr) {

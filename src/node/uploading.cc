@@ -66,6 +66,10 @@ bool WriteBack::is_written_as(const WriteName& write, const std::string& object)
   return version->recorded && version->recorded->object == object;
 }
 
+void WriteBack::may_be_in_origin(const std::string& object) {
+  if (Version version = find(object)) version->tried = true;
+}
+
 WaitingPage WriteBack::waiting(const std::string& path, const std::string& after, size_t count_max,
                                Push push) {
   WaitingPage page;
@@ -195,7 +199,8 @@ std::vector<WriteBack::Ending> WriteBack::take_records(const Version& version, E
   auto add = [&](LedgerRecord record) {
     bool renamed = record.object != version->record.object;
     bool same = !renamed && record.write == version->write();
-    EndReason why = renamed ? EndReason::kGone : same ? reason : EndReason::kReplaced;
+    bool gone = renamed || reason == EndReason::kGone;  // what it replaces goes with it
+    EndReason why = gone ? EndReason::kGone : same ? reason : EndReason::kReplaced;
     endings.push_back({std::move(record), why, same ? etag : ""});
   };
   for (LedgerRecord& record : std::exchange(version->earlier, {})) add(std::move(record));
@@ -234,8 +239,12 @@ void WriteBack::end_records(const Version& version, EndReason reason, const std:
 }
 
 Task<Status> WriteBack::end_now(Version version, EndReason reason, Context context) {
+  std::vector<Ending> endings;
+  for (Version each = version; each != nullptr; each = each->supersedes) {
+    std::ranges::move(take_records(each, reason, ""), std::back_inserter(endings));
+  }
   Status status;
-  for (Ending& ending : take_records(version, reason, "")) {
+  for (Ending& ending : endings) {
     Status ended = co_await core_.replication->end_record(std::move(ending.record),
                                                           {ending.reason, "", {}}, context);
     if (!ended) status = std::move(ended);

@@ -186,6 +186,7 @@ class WriteBack final : public WriterSide {
   bool upload_now(const WriteName& write) override;
   WaitingPage waiting(const std::string& path, const std::string& after, size_t count_max,
                       Push push) override;
+  void may_be_in_origin(const std::string& object) override;
   Task<void> keep_replicated() override;
   // After a restart: what other nodes have of it. Leaves ask_ledger set if they do not answer.
   Task<void> ask_ledger(Version version);

@@ -233,6 +233,11 @@ Task<Status> Endings::end(LedgerRecord record, EndReason reason, Commits commits
   replication_.parts().log.debug("{}: {} has ended ({}), {} of {} nodes were told", record.object,
                                  record.write.text(), static_cast<int>(reason),
                                  told.placed.size() - ending.untold.size(), told.placed.size());
+  // What replaces it here may go without ever getting there.
+  bool maybe_there = told.committed || !ending.untold.empty();
+  if (reason == EndReason::kReplaced && maybe_there) {
+    replication_.writer().may_be_in_origin(ending.object);
+  }
   if (!ending.untold.empty()) {
     ending.commits.add(told.commits);
     SHOAL_CO_RETURN_IF_ERROR(co_await note(ending, record.replicas, context));

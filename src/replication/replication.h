@@ -72,6 +72,8 @@ class WriterSide {
   // What it has at or below the path, of names after `after`.
   virtual WaitingPage waiting(const std::string& path, const std::string& after, size_t count_max,
                               Push push) = 0;
+  // Another node may have put an earlier version of the name there in this one's place.
+  virtual void may_be_in_origin(const std::string& object) = 0;
   // Looks whether what waits is still on enough nodes, and sees to it.
   virtual Task<void> keep_replicated() = 0;
 };
