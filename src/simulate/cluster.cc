@@ -3,6 +3,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <deque>
+
 #include "simulate/cluster_world.h"
 
 namespace shoal::simulate {
@@ -60,12 +63,21 @@ class ClusterLife : public ClusterWorld {
 
 void ClusterLife::everywhere(Deed deed, const std::string& argument, Duration limit,
                              const char* what) {
-  uint64_t running = 0;
+  struct Doer {
+    SimMachine* machine;
+    uint64_t boots;
+    uint64_t running;
+  };
+  std::deque<Doer> doers;  // counted down where they lie
   for (SimNode* node : living()) {
-    ++running;
-    spawn(*node, deed(this, node, argument), &running);
+    Doer& doer = doers.emplace_back(Doer{node->machine, node->machine->boots(), 1});
+    spawn(*node, deed(this, node, argument), &doer.running);
   }
-  run_until([&running] { return running == 0; }, limit, what);
+  // Who crashes does nothing more, whether it has come back since or not.
+  auto over = [](const Doer& doer) {
+    return doer.running == 0 || !doer.machine->running() || doer.machine->boots() != doer.boots;
+  };
+  run_until([&] { return std::ranges::all_of(doers, over); }, limit, what);
 }
 
 // --- phases ---
