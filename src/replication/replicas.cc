@@ -16,6 +16,8 @@ constexpr uint64_t kSizeMax = uint64_t{1} << 47;
 constexpr uint64_t kBlockBytesMax = 4000 * kMiB;
 constexpr int kChunksMax = 4096;
 constexpr uint64_t kUploadsBesideSends = 1;
+// So long a block that others ask for lets chunks go first that a writer here waits for.
+constexpr Duration kPatience = std::chrono::seconds(5);
 // In the replica's record: the version's name in the origin.
 constexpr const char* kReplicaName = "shoalname";
 constexpr Duration kOriginLimit = std::chrono::minutes(10);
@@ -47,7 +49,8 @@ std::vector<uint64_t> good_chunks(const wire::ReplicaStateReply& state, const Le
 Replicas::Replicas(Replication& replication)
     : replication_(replication),
       queued_(replication.executor()),
-      uploads_(replication.executor(), replication.options().upload_blocks_max) {}
+      width_(replication.options().upload_blocks_max),
+      uploads_(replication.executor(), width_.limit()) {}
 
 Hash128 Replicas::key_of(const std::string& object, const WriteName& write) {
   return hash_string(object + '\n' + write.text(), 0x4e911ca);
@@ -148,6 +151,7 @@ Task<Status> Replicas::bring(Replica& replica, NodeId source, uint64_t chunk, ui
       slot_of_chunk(replica.object, chunk), context);
   if (!answer) co_return fail(std::move(answer).error());
   if (sink.arrived < length) co_return fail(Code::kUnavailable, "the answer ended early");
+  ++replica.unsynced;  // a sync that comes meanwhile waits for the write, and is not the last
   SHOAL_CO_RETURN_IF_ERROR(co_await replica.file->write(chunk * chunk_bytes, buffer.span()));
   ++replica.unsynced;
   replication_.metrics().replicated_bytes.add(length);
@@ -168,8 +172,12 @@ Task<Status> Replicas::sync(Replica& replica, uint64_t size) {
 }
 
 void Replicas::share_network(bool busy) {
-  uint64_t most = replication_.options().upload_blocks_max;
-  uploads_.set_limit(busy ? std::min(most, kUploadsBesideSends) : most);
+  sharing_ = busy;
+  set_uploads();
+}
+
+void Replicas::set_uploads() {
+  uploads_.set_limit(sharing_ ? kUploadsBesideSends : width_.limit());
 }
 
 void Replicas::enqueue(const Ref& replica, uint64_t chunk) {
@@ -272,17 +280,23 @@ Task<Result<wire::ReplicaStateReply>> Replicas::state(std::string object, WriteN
   Ref replica = find(object, write);
   if (replica == nullptr) co_return reply;
   Use use(replica);
-  // Its checksums are whole after a sync only.
+  // Its checksums are whole after a sync only, and what comes later is not on the disk yet.
+  uint64_t chunk_bytes = replication_.options().chunk_bytes;
+  size = size == 0 ? replica->file->size() : std::min(size, replica->file->size());
+  auto is_here = [&](uint64_t chunk) {
+    Range range{chunk * chunk_bytes, block_length(chunk, chunk_bytes, size)};
+    return replica->file->missing(range).empty();
+  };
+  std::vector<bool> before;
+  for (uint64_t chunk = 0; chunk * chunk_bytes < size; ++chunk) before.push_back(is_here(chunk));
   SHOAL_CO_RETURN_IF_ERROR(co_await sync(*replica, replica->file->size()));
   reply.set_known(true);
-  size = size == 0 ? replica->file->size() : std::min(size, replica->file->size());
   reply.set_size(size);
-  uint64_t chunk_bytes = replication_.options().chunk_bytes;
   std::string bits((size / chunk_bytes) / 8 + 1, '\0');
   std::vector<uint32_t> crcs;
-  for (uint64_t chunk = 0; chunk * chunk_bytes < size; ++chunk) {
+  for (uint64_t chunk = 0; chunk < before.size(); ++chunk) {
     Range range{chunk * chunk_bytes, block_length(chunk, chunk_bytes, size)};
-    if (!replica->file->missing(range).empty()) continue;
+    if (!before[chunk] || !is_here(chunk)) continue;
     auto crc = co_await crc_of(*replica, range);
     if (!crc) continue;  // damaged
     bits[chunk / 8] = static_cast<char>(bits[chunk / 8] | (1 << (chunk % 8)));
@@ -320,9 +334,15 @@ Task<Status> Replicas::send_block(Replica& replica, uint64_t index, uint64_t siz
   std::string id = fmt::format("{:08}", index) + hash_bytes(buffer.span()).to_hex();
   if (!there.contains(id)) {
     SHOAL_CO_RETURN_IF_ERROR(co_await replication_.parts().upload_rate.take(length, context));
+    Executor& executor = replication_.executor();
+    auto width = static_cast<uint32_t>(uploads_.used());
+    SteadyTime began = executor.now();
+    width_.begin(width, began);
     SHOAL_CO_RETURN_IF_ERROR(co_await replication_.parts().origin.put_block(
-        replica.as_object, id, begin, buffer.span(),
-        context.tightened(replication_.executor(), kOriginLimit)));
+        replica.as_object, id, begin, buffer.span(), context.tightened(executor, kOriginLimit)));
+    width = std::max(width, static_cast<uint32_t>(uploads_.used()));
+    width_.sent(length, executor.now() - began, width, executor.now());
+    set_uploads();
     replication_.metrics().blocks.add();
   }
   auto block = replica.blocks.find(index);
@@ -385,22 +405,28 @@ Task<Status> Replicas::upload_one(Replica& replica, uint64_t index, uint64_t siz
                                   std::set<std::string> there, bool again, std::string* id,
                                   Context context) {
   uint64_t length = block_length(index, replica.block_bytes, size);
+  Context patience = context.tightened(replication_.executor(), kPatience);
+  Permit permit;
   while (true) {
     auto block = replica.blocks.find(index);
-    if (block == replica.blocks.end() || block->second.state == Block::State::kQueued) break;
-    if (block->second.state == Block::State::kDone) {
-      bool good = block->second.length == length && (!again || there.contains(block->second.id));
-      if (!good) break;
+    if (block != replica.blocks.end() && block->second.state == Block::State::kUploading) {
+      permit.release();
+      SHOAL_CO_RETURN_IF_ERROR(co_await replica.changed.wait(context));
+      continue;
+    }
+    bool done = block != replica.blocks.end() && block->second.state == Block::State::kDone;
+    if (done && block->second.length == length && (!again || there.contains(block->second.id))) {
       *id = block->second.id;
       co_return Status();
     }
-    SHOAL_CO_RETURN_IF_ERROR(co_await replica.changed.wait(context));
+    if (permit.amount() > 0) break;
+    // Until then it counts as not begun: somebody with nothing to do may take it.
+    if (sharing_ && co_await replication_.sends_idle().wait(patience)) continue;
+    SHOAL_CO_ASSIGN_OR_RETURN(permit, co_await uploads_.acquire(1, context));
   }
   uint64_t revision = ++replica.revisions;
   replica.blocks[index] = {Block::State::kUploading, {}, revision, length};
-  auto permit = co_await uploads_.acquire(1, context);
-  Status sent = permit ? co_await send_block(replica, index, size, std::move(there), context)
-                       : Status(fail(std::move(permit).error()));
+  Status sent = co_await send_block(replica, index, size, std::move(there), context);
   auto block = replica.blocks.find(index);
   if (block != replica.blocks.end() && block->second.revision == revision) {
     if (sent) {
@@ -461,6 +487,7 @@ Task<Result<wire::ReplicaUploadReply>> Replicas::upload(wire::ReplicaUploadReque
   SHOAL_CO_RETURN_IF_ERROR(co_await run_all(replication_.executor(), std::move(tasks),
                                             replication_.options().upload_blocks_max));
   for (std::string& id : ids) reply.add_ids(std::move(id));
+  reply.set_width(width_.limit());
   co_return reply;
 }
 

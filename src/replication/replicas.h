@@ -16,6 +16,7 @@
 #include "async/sync.h"
 #include "async/task.h"
 #include "replication/ledger_record.h"
+#include "replication/upload_width.h"
 #include "rpc/rpc.h"
 #include "store/store.h"
 #include "wire/messages.pb.h"
@@ -129,12 +130,15 @@ class Replicas {
   // Whether all chunks that are here have these checksums.
   Task<Result<bool>> matches(Replica& replica, uint64_t size, std::vector<uint32_t> crcs);
   void enqueue(const Ref& replica, uint64_t chunk);
+  void set_uploads();
 
   Replication& replication_;
   std::map<Hash128, Ref> replicas_;             // shared with running flows
   std::deque<std::pair<Ref, uint64_t>> queue_;  // blocks to be sent when nobody waits yet
   Signal queued_;
-  Semaphore uploads_;
+  bool sharing_ = false;
+  UploadWidth width_;
+  Semaphore uploads_;  // blocks on their way to the origin
 };
 
 }  // namespace shoal

@@ -321,43 +321,56 @@ Task<Status> Replication::serve(const wire::ReadRequest& request, WriteName writ
     SHOAL_CO_ASSIGN_OR_RETURN(chunk_crc,
                               co_await replicas_.sealed_crc(object, write, range.offset, context));
   }
-  auto memory = co_await serve_memory_.acquire(range.length, context);
+  uint64_t step = std::min(kServeStep, range.length);
+  auto memory = co_await serve_memory_.acquire(step, context);
   if (!memory) co_return fail(std::move(memory).error());
-  BufferPool::Lease buffer = buffers_.take(range.length);
-  auto local = co_await writer_->find_written(write);
-  if (local && local->small) {
-    if (range.end() > local->small->size()) co_return fail(Code::kNotFound, object + " is shorter");
-    std::memcpy(buffer.data(), local->small->data() + range.offset, range.length);
-  } else if (local) {
-    if (range.end() > local->file->size() || !local->file->missing(range).empty()) {
-      co_return fail(Code::kNotFound, object + ": this part is not here");
+  BufferPool::Lease buffer = buffers_.take(step);
+  for (uint64_t sent = 0; sent < range.length; sent += step) {
+    ByteSpan bytes = buffer.span().first(std::min(step, range.length - sent));
+    auto from = co_await read_held(object, write, range.offset + sent, bytes, chunk_crc);
+    if (!from && sent > 0 && from.error().code() == Code::kNotFound) {
+      co_return fail(Code::kUnavailable, from.error().message());  // no other source may go on here
     }
-    SHOAL_CO_RETURN_IF_ERROR(co_await local->file->read(range.offset, buffer.span()));
-  } else if (Status held =
-                 co_await replicas_.read(object, write, range.offset, buffer.span(), chunk_crc);
-             !held) {
-    if (held.error().code() != Code::kNotFound) co_return held;
-    bool found = false;
-    for (const LedgerRecord& record : ledger_.find(object)) {
-      if (record.write != write || !record.has_content || range.end() > record.size) continue;
-      auto whole = co_await ledger_.with_content(record);
-      if (!whole) continue;
-      std::memcpy(buffer.data(), whole->content->data() + range.offset, range.length);
-      found = true;
-    }
-    if (!found) co_return held;
-  }
-  for (uint64_t begin = 0; begin < range.length; begin += kServeStep) {
-    uint64_t length = std::min(kServeStep, range.length - begin);
-    ConstByteSpan bytes = buffer.span().subspan(begin, length);
+    if (!from) co_return fail(std::move(from).error());
     std::vector<uint32_t> crcs;
     for (uint64_t at = 0; at < bytes.size(); at += kPieceBytes) {
       crcs.push_back(crc32c(bytes.subspan(at, std::min(kPieceBytes, bytes.size() - at))));
     }
-    SHOAL_CO_RETURN_IF_ERROR(co_await responder.send(begin, bytes, crcs));
-    if (local) served_at_ = executor().now();
+    SHOAL_CO_RETURN_IF_ERROR(co_await responder.send(sent, bytes, crcs));
+    if (*from == HeldBy::kWriter) served_at_ = executor().now();
   }
   co_return Status();
+}
+
+// What this node has as the writer, as a holder, or within a record.
+Task<Result<Replication::HeldBy>> Replication::read_held(std::string object, WriteName write,
+                                                         uint64_t offset, ByteSpan into,
+                                                         std::optional<uint32_t> chunk_crc) {
+  uint64_t end = offset + into.size();
+  auto local = co_await writer_->find_written(write);
+  if (local && local->small) {
+    if (end > local->small->size()) co_return fail(Code::kNotFound, object + " is shorter");
+    std::memcpy(into.data(), local->small->data() + offset, into.size());
+    co_return HeldBy::kWriter;
+  }
+  if (local) {
+    if (end > local->file->size() || !local->file->missing({offset, into.size()}).empty()) {
+      co_return fail(Code::kNotFound, object + ": this part is not here");
+    }
+    SHOAL_CO_RETURN_IF_ERROR(co_await local->file->read(offset, into));
+    co_return HeldBy::kWriter;
+  }
+  Status held = co_await replicas_.read(object, write, offset, into, chunk_crc);
+  if (held) co_return HeldBy::kReplica;
+  if (held.error().code() != Code::kNotFound) co_return fail(std::move(held).error());
+  for (const LedgerRecord& record : ledger_.find(object)) {
+    if (record.write != write || !record.has_content || end > record.size) continue;
+    auto whole = co_await ledger_.with_content(record);
+    if (!whole) continue;
+    std::memcpy(into.data(), whole->content->data() + offset, into.size());
+    co_return HeldBy::kRecord;
+  }
+  co_return fail(std::move(held).error());
 }
 
 Task<Status> Replication::read_from_nodes(const std::string& object, WriteName write,

@@ -8,16 +8,24 @@
 
 #include "async/gate.h"
 #include "replication/replication.h"
+#include "replication/upload_width.h"
 #include "wire/parse_message.h"
 
 namespace shoal {
 
 namespace {
 
-constexpr size_t kPerHolder = 4;  // requests in flight at each
 constexpr Duration kReleaseLimit = std::chrono::seconds(2);
 constexpr Duration kListLimit = std::chrono::seconds(60);
+constexpr Duration kThrottled = std::chrono::milliseconds(200);
+constexpr uint32_t kWidthMax = 64;
 constexpr unsigned kTriesMax = 4;
+
+struct Holder {
+  std::deque<uint64_t> queue;
+  uint32_t asked = 0;                    // requests in flight
+  uint32_t width = UploadWidth::kFirst;  // what it takes at a time, as it says
+};
 
 struct Run {
   Replication& replication;
@@ -28,19 +36,30 @@ struct Run {
   std::vector<BlockInfo> blocks;
   std::vector<unsigned> tries;
   std::vector<bool> begun;  // by the holder in whose queue it is: not to be taken away
-  std::map<NodeId, std::deque<uint64_t>> queues;  // by holder
+  std::map<NodeId, Holder> holders;
   std::deque<uint64_t> here;
+  UploadWidth width_here;
+  uint32_t sending_here = 0;
   size_t left = 0;  // blocks that are not staged yet
+  Status status;    // the first error that ends it
   std::string last_error;
   Signal changed;
+  Gate gate;  // of blocks on their way
 
   Run(Replication& owner, const SpreadUpload& what, bool send_again, Context limit)
       : replication(owner),
         upload(what),
         again(send_again),
         context(limit),
-        changed(owner.executor()) {}
+        width_here(what.here_max),
+        changed(owner.executor()),
+        gate(owner.executor()) {}
 
+  bool over() const { return left == 0 || !status; }
+  void fail_with(Error error) {
+    if (status) status = fail(std::move(error));
+    changed.notify_all();
+  }
   uint64_t length(uint64_t index) const {
     return std::min(upload.block_bytes, upload.size - index * upload.block_bytes);
   }
@@ -62,21 +81,18 @@ struct Run {
   bool reassign(uint64_t index, const NodeId& failed) {
     if (++tries[index] > kTriesMax) return false;
     begun[index] = false;
-    const std::vector<NodeId>& nodes = upload.holders[index];
-    for (const NodeId& node : nodes) {
+    for (const NodeId& node : upload.holders[index]) {
       if (node == failed || !replication.usable(node)) continue;
-      queues[node].push_back(index);
-      changed.notify_all();
+      holders[node].queue.push_back(index);
       return true;
     }
     if (upload.send_here) {
       here.push_back(index);
     } else if (replication.usable(failed)) {
-      queues[failed].push_back(index);
+      holders[failed].queue.push_back(index);
     } else {
       return false;
     }
-    changed.notify_all();
     return true;
   }
 };
@@ -102,49 +118,64 @@ Task<Result<std::string>> send_at(Run& run, NodeId node, uint64_t index) {
       !reply.ids(0).starts_with(prefix)) {
     co_return fail(Code::kCorrupt, "a holder named a block that cannot be");
   }
+  run.holders[node].width = std::clamp(reply.width(), UploadWidth::kFirst, kWidthMax);
   co_return reply.ids(0);
 }
 
+Task<void> send_there(Run& run, NodeId node, uint64_t index) {
+  auto id = co_await send_at(run, node, index);
+  if (id) {
+    --run.holders[node].asked;
+    run.done(index, std::move(*id));
+    co_return;
+  }
+  Error error = std::move(id).error();
+  Status ours = run.context.check(run.replication.executor());
+  run.last_error = error.to_string();
+  if (!ours) {
+    run.fail_with(std::move(ours).error());
+  } else if (!run.reassign(index, node)) {
+    run.fail_with(error);
+  }
+  run.changed.notify_all();
+  if (ours && error.code() == Code::kThrottled) {
+    ours = co_await sleep_for(run.replication.executor(), kThrottled, run.context);
+    if (!ours) run.fail_with(std::move(ours).error());
+  }
+  --run.holders[node].asked;
+  run.changed.notify_all();
+}
+
 Task<Status> drain_holder(Run& run, NodeId node) {
-  std::deque<uint64_t>& queue = run.queues[node];
-  while (run.left > 0) {
-    if (queue.empty()) {
+  Holder& holder = run.holders[node];
+  while (!run.over()) {
+    if (holder.queue.empty() || holder.asked >= holder.width) {
       SHOAL_CO_RETURN_IF_ERROR(co_await run.changed.wait(run.context));
       continue;
     }
-    uint64_t index = queue.front();
-    queue.pop_front();
-    auto id = co_await send_at(run, node, index);
-    if (id) {
-      run.done(index, std::move(*id));
-      continue;
-    }
-    SHOAL_CO_RETURN_IF_ERROR(run.context.check(run.replication.executor()));
-    run.last_error = id.error().to_string();
-    if (!run.reassign(index, node)) co_return fail(std::move(id).error());
-    if (id.error().code() == Code::kThrottled) {
-      SHOAL_CO_RETURN_IF_ERROR(co_await sleep_for(run.replication.executor(),
-                                                  std::chrono::milliseconds(200), run.context));
-    }
+    uint64_t index = holder.queue.front();
+    holder.queue.pop_front();
+    ++holder.asked;
+    run.gate.spawn(send_there(run, node, index));
   }
   co_return Status();
 }
 
 // Takes a block from the holder with most left to do, if that has not begun it.
 Task<std::optional<uint64_t>> steal(Run& run) {
-  std::deque<uint64_t>* most = nullptr;
+  Holder* most = nullptr;
   NodeId node;
-  for (auto& [holder, queue] : run.queues) {
+  for (auto& [id, holder] : run.holders) {
     // What its holder has begun stands in front. Asking for that again and again would only keep
     // both busy.
-    if (queue.empty() || run.begun[queue.back()]) continue;
-    if (most != nullptr && queue.size() <= most->size()) continue;
-    most = &queue;
-    node = holder;
+    if (holder.queue.empty() || run.begun[holder.queue.back()]) continue;
+    if (most != nullptr && holder.queue.size() <= most->queue.size()) continue;
+    most = &holder;
+    node = id;
   }
   if (most == nullptr) co_return std::nullopt;
-  uint64_t index = most->back();
-  most->pop_back();
+  uint64_t index = most->queue.back();
+  most->queue.pop_back();
   wire::ReplicaUploadRequest request;
   request.set_object(run.upload.home);
   to_wire(run.upload.write, *request.mutable_write());
@@ -155,37 +186,54 @@ Task<std::optional<uint64_t>> steal(Run& run) {
   auto answer = co_await run.replication.ask(
       node, Method::kReplicaUpload, request.SerializeAsString(),
       run.context.tightened(run.replication.executor(), kReleaseLimit));
-  if (answer) {
-    wire::ReplicaUploadReply reply;
-    bool begun = reply.ParseFromString(*answer) && reply.ids_size() == 1 && !reply.ids(0).empty();
-    if (begun) {  // it is on its way: only its id is wanted
-      run.begun[index] = true;
-      run.queues[node].push_front(index);
-      run.changed.notify_all();
-      co_return std::nullopt;
-    }
+  wire::ReplicaUploadReply reply;
+  bool released =
+      answer && reply.ParseFromString(*answer) && reply.ids_size() == 1 && reply.ids(0).empty();
+  if (released) co_return index;
+  // On its way, as far as is known: only its id is wanted. Should the holder be gone, that request
+  // fails.
+  run.begun[index] = true;
+  most->queue.push_front(index);
+  run.changed.notify_all();
+  co_return std::nullopt;
+}
+
+Task<void> send_here(Run& run, uint64_t index) {
+  Executor& executor = run.replication.executor();
+  uint32_t width = ++run.sending_here;
+  SteadyTime began = executor.now();
+  run.width_here.begin(width, began);
+  std::set<std::string> there = run.there_of(index);
+  std::string id;
+  Status sent = co_await run.upload.send_here(index, there, &id, run.context);
+  if (sent && !there.contains(id)) {
+    width = std::max(width, run.sending_here);
+    run.width_here.sent(run.length(index), executor.now() - began, width, executor.now());
   }
-  co_return index;
+  --run.sending_here;
+  if (!sent) {
+    run.fail_with(std::move(sent).error());
+  } else {
+    run.done(index, std::move(id));
+  }
 }
 
 Task<Status> drain_here(Run& run) {
-  while (run.left > 0) {
+  while (!run.over()) {
     std::optional<uint64_t> index;
-    if (!run.here.empty()) {
-      index = run.here.front();
-      run.here.pop_front();
-    } else {
-      index = co_await steal(run);
+    if (run.sending_here < run.width_here.limit()) {
+      if (!run.here.empty()) {
+        index = run.here.front();
+        run.here.pop_front();
+      } else {
+        index = co_await steal(run);
+      }
     }
-    if (!index) {
-      if (run.left == 0) break;
+    if (index) {
+      run.gate.spawn(send_here(run, *index));
+    } else if (!run.over()) {
       SHOAL_CO_RETURN_IF_ERROR(co_await run.changed.wait(run.context));
-      continue;
     }
-    std::set<std::string> there = run.there_of(*index);
-    std::string id;
-    SHOAL_CO_RETURN_IF_ERROR(co_await run.upload.send_here(*index, there, &id, run.context));
-    run.done(*index, std::move(id));
   }
   co_return Status();
 }
@@ -194,8 +242,8 @@ Task<Status> drain_here(Run& run) {
 Task<Result<std::vector<BlockInfo>>> send_all(Replication& replication, const SpreadUpload& upload,
                                               bool again, Context context) {
   Run run(replication, upload, again, context);
-  size_t count = (run.upload.size + run.upload.block_bytes - 1) / run.upload.block_bytes;
-  SHOAL_ASSERT(run.upload.holders.size() == count);
+  size_t count = (upload.size + upload.block_bytes - 1) / upload.block_bytes;
+  SHOAL_ASSERT(upload.holders.size() == count);
   run.blocks.resize(count);
   run.tries.resize(count);
   run.begun.resize(count);
@@ -203,39 +251,36 @@ Task<Result<std::vector<BlockInfo>>> send_all(Replication& replication, const Sp
   SHOAL_CO_ASSIGN_OR_RETURN(
       std::vector<BlockInfo> staged,
       co_await replication.parts().origin.staged_blocks(
-          run.upload.object, context.tightened(replication.executor(), kListLimit)));
+          upload.object, context.tightened(replication.executor(), kListLimit)));
   for (BlockInfo& block : staged) run.there.insert(std::move(block.id));
   for (uint64_t index = 0; index < count; ++index) {
-    std::deque<uint64_t>* least = nullptr;
-    for (const NodeId& node : run.upload.holders[index]) {
+    Holder* least = nullptr;
+    for (const NodeId& node : upload.holders[index]) {
+      // Who is only asked when another fails has a queue too.
+      Holder& holder = run.holders[node];
       if (!replication.usable(node)) continue;
-      std::deque<uint64_t>& queue = run.queues[node];
-      if (least == nullptr || queue.size() < least->size()) least = &queue;
+      if (least == nullptr || holder.queue.size() < least->queue.size()) least = &holder;
     }
     if (least != nullptr) {
-      least->push_back(index);
-    } else if (run.upload.send_here) {
+      least->queue.push_back(index);
+    } else if (upload.send_here) {
       run.here.push_back(index);
     } else {
       co_return fail(Code::kUnavailable, "no node that can be reached holds block " +
-                                             std::to_string(index) + " of " + run.upload.object);
+                                             std::to_string(index) + " of " + upload.object);
     }
   }
-  // Who is only asked when another fails has a queue too.
-  for (const std::vector<NodeId>& nodes : run.upload.holders) {
-    for (const NodeId& node : nodes) run.queues[node];
-  }
   std::vector<Task<Status>> tasks;
-  for (const auto& [node, queue] : run.queues) {
-    for (size_t i = 0; i < kPerHolder; ++i) tasks.push_back(drain_holder(run, node));
-  }
-  if (run.upload.send_here) {
-    for (uint32_t i = 0; i < run.upload.here_max; ++i) tasks.push_back(drain_here(run));
-  }
+  tasks.reserve(run.holders.size() + 1);
+  for (const auto& [node, holder] : run.holders) tasks.push_back(drain_holder(run, node));
+  if (upload.send_here) tasks.push_back(drain_here(run));
   size_t parallel = std::max<size_t>(tasks.size(), 1);
-  SHOAL_CO_RETURN_IF_ERROR(co_await run_all(replication.executor(), std::move(tasks), parallel));
+  Status drained = co_await run_all(replication.executor(), std::move(tasks), parallel);
+  co_await run.gate.close();
+  SHOAL_CO_RETURN_IF_ERROR(std::move(run.status));
+  SHOAL_CO_RETURN_IF_ERROR(std::move(drained));
   if (run.left > 0) {
-    co_return fail(Code::kUnavailable, run.upload.object + ": " + run.last_error);
+    co_return fail(Code::kUnavailable, upload.object + ": " + run.last_error);
   }
   co_return std::move(run.blocks);
 }

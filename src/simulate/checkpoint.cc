@@ -65,11 +65,18 @@ ClusterPlan make_checkpoint_plan(uint64_t seed, uint32_t nodes) {
   plan.objects = 0;
   plan.size_max = pick<uint64_t>(random, {200 * kKiB, kMiB, 3 * kMiB});
   plan.check_fetches = false;
-  if (random.chance(0.15)) return plan;  // calm, but for the node that is destroyed
-  double each = pick<double>(random, {0.2, 0.4});
-  for (bool* fault : {&plan.kills, &plan.power_losses, &plan.lost_caches, &plan.long_downs,
-                      &plan.one_way, &plan.slow_nodes, &plan.blob_away, &plan.blob_bursts}) {
-    *fault = random.chance(each);
+  bool calm = random.chance(0.15);  // but for the node that is destroyed
+  if (!calm) {
+    double each = pick<double>(random, {0.2, 0.4});
+    for (bool* fault : {&plan.kills, &plan.power_losses, &plan.lost_caches, &plan.long_downs,
+                        &plan.one_way, &plan.slow_nodes, &plan.blob_away, &plan.blob_bursts}) {
+      *fault = random.chance(each);
+    }
+  }
+  // What is in the page cache is read while writes are still on their way.
+  if (random.chance(0.3)) {
+    plan.disk.bytes_per_second = pick<uint64_t>(random, {20'000'000, 200'000'000});
+    plan.disk.read_bytes_per_second = 5'000'000'000;
   }
   return plan;
 }
