@@ -19,6 +19,7 @@ constexpr uint32_t kListEntriesMax = 5000;
 // 5,000 names of 1 KiB, written as XML entities, with 8 KiB of metadata each, stay below this.
 constexpr size_t kListBytesMax = 96 * kMiB;
 constexpr size_t kBlockListBytesMax = 32 * kMiB;  // 100,000 blocks of about 150 bytes
+constexpr Duration kStagedLimit = std::chrono::seconds(10);
 constexpr size_t kMetadataBytesMax = 8 * kKiB;
 constexpr size_t kBlockIdBytesMax = 64;
 constexpr std::string_view kStateDirectory = ".shoal/";
@@ -311,8 +312,17 @@ Task<Status> AzureOrigin::put_block(std::string object, std::string block_id, ui
               "comp=block&blockid=" + percent_encode(base64_encode(block_id), false));
   put.http.body = bytes;
   add_content_crc(put);
+  // The bytes are many times what the question costs.
+  put.was_done = [&] { return is_staged(object, block_id, context); };
   SHOAL_CO_RETURN_IF_ERROR(co_await run_write(put, context));
   co_return Status();
+}
+
+Task<bool> AzureOrigin::is_staged(std::string object, std::string block_id, Context context) {
+  auto staged =
+      co_await staged_blocks(std::move(object), context.tightened(world_.executor, kStagedLimit));
+  if (!staged) co_return false;
+  co_return std::ranges::find(*staged, block_id, &BlockInfo::id) != staged->end();
 }
 
 Task<Result<std::vector<BlockInfo>>> AzureOrigin::staged_blocks(std::string object,

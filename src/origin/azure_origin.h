@@ -88,6 +88,8 @@ class AzureOrigin final : public Origin {
   // After a write failed: the object if it was our own earlier attempt that won, else the failure.
   Task<Result<ObjectInfo>> settle(OriginRequest& request, Error error, Write write,
                                   Context context);
+  // False also when that cannot be said.
+  Task<bool> is_staged(std::string object, std::string block_id, Context context);
   Task<Result<ObjectInfo>> await_copy(std::string to, Context context);
   Task<Status> probe_list(Context context);
   Task<Status> probe_write(Context context);

@@ -257,6 +257,28 @@ TEST_F(AzureFlow, knows_its_own_commit_after_a_lost_answer) {
   EXPECT_EQ(run(origin_->commit_blocks("a", blocks, options, {})).error().code(), Code::kNotFound);
 }
 
+TEST_F(AzureFlow, asks_for_a_block_whose_answer_was_lost) {
+  auto listing = [](std::string id) {
+    return Answer{200,
+                  {},
+                  "<BlockList><UncommittedBlocks><Block><Name>" + id +
+                      "</Name><Size>4</Size></Block></UncommittedBlocks></BlockList>"};
+  };
+  // {} has no answer. It was carried out; then another one that was not.
+  http_.script = {{}, listing("aWQ="), {}, listing("b3RoZXI="), {201, {}, ""}};
+  ASSERT_TRUE(run(origin_->put_block("a", "id", 0, as_bytes("1234"), {})));
+  EXPECT_EQ(http_.requests.size(), 2u);
+  EXPECT_EQ(http_.requests[1].url,
+            std::string(kBlob) + "?comp=blocklist&blocklisttype=uncommitted");
+  ASSERT_TRUE(run(origin_->put_block("a", "id", 0, as_bytes("1234"), {})));
+  EXPECT_EQ(http_.requests.size(), 5u);
+  EXPECT_EQ(http_.requests[4].method, "PUT");
+  // Who was told to wait knows that nothing was done.
+  http_.script.insert(http_.script.end(), {refusal(503, "ServerBusy"), {201, {}, ""}});
+  ASSERT_TRUE(run(origin_->put_block("a", "id", 0, as_bytes("1234"), {})));
+  EXPECT_EQ(http_.requests.size(), 7u);
+}
+
 TEST_F(AzureFlow, notices_a_commit_that_was_cut_off) {
   http_.script = {{201, {{"etag", "\"v2\""}}, ""}, found("v2", 0)};
   Result<ObjectInfo> info = run(origin_->commit_blocks("a", {{"id0", 4}}, {}, {}));

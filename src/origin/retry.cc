@@ -63,9 +63,11 @@ Task<Result<HttpResponse>> RequestRunner::run(OriginRequest& request, Context co
     metrics_.retries.add();
     log_.debug("{}; attempt {} in {:.1f} s", error.message(), request.attempts + 1,
                to_seconds(pause));
+    bool unclear = request.uncertain && error.code() != Code::kThrottled;
     last = std::move(error);
     Status slept = co_await sleep_for(executor, pause, context);
     if (!slept && slept.error().code() == Code::kCancelled) co_return fail(slept.error());
+    if (unclear && request.was_done && co_await request.was_done()) co_return HttpResponse();
   }
 }
 

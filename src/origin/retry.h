@@ -41,6 +41,9 @@ struct OriginRequest {
   // Looks at a successful answer to the range [offset, offset + length) that was asked for in this
   // attempt; an error that is retryable() is retried. May be empty.
   std::function<Status(const HttpResponse&, uint64_t offset, uint64_t length)> check;
+  // Asked before an attempt that follows one without a clear answer: whether that was carried out.
+  // Then there is no further attempt, and the answer is an empty one. May be empty.
+  std::function<Task<bool>()> was_done;
 
   // Set by the runner.
   uint32_t attempts = 0;
