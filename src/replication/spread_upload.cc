@@ -130,18 +130,14 @@ Task<void> send_there(Run& run, NodeId node, uint64_t index) {
     co_return;
   }
   Error error = std::move(id).error();
-  Status ours = run.context.check(run.replication.executor());
   run.last_error = error.to_string();
-  if (!ours) {
-    run.fail_with(std::move(ours).error());
-  } else if (!run.reassign(index, node)) {
-    run.fail_with(error);
-  }
+  Status going = run.context.check(run.replication.executor());
+  if (going && !run.reassign(index, node)) going = fail(error);
   run.changed.notify_all();
-  if (ours && error.code() == Code::kThrottled) {
-    ours = co_await sleep_for(run.replication.executor(), kThrottled, run.context);
-    if (!ours) run.fail_with(std::move(ours).error());
+  if (going && error.code() == Code::kThrottled) {
+    going = co_await sleep_for(run.replication.executor(), kThrottled, run.context);
   }
+  if (!going) run.fail_with(std::move(going).error());
   --run.holders[node].asked;
   run.changed.notify_all();
 }
