@@ -55,6 +55,9 @@ Task<void> watch_progress(Watch& watch, Member member) {
   }
 }
 
+// A member with several addresses is asked again when one of them fails in the middle of an answer.
+constexpr int kAsksMax = 4;
+
 bool is_final(const Error& error) {
   return error.code() == Code::kCancelled || error.code() == Code::kStale ||
          error.code() == Code::kInvalidArgument || error.code() == Code::kPermissionDenied;
@@ -88,6 +91,15 @@ bool PeerReader::is_own(const std::string& object, uint64_t offset) const {
 
 Task<Result<NodeId>> PeerReader::ask(Member member, Manner manner, ChunkRange& range,
                                      uint64_t map_version, Context context) {
+  for (int asks = 1;; ++asks) {
+    bool again = false;
+    auto answer = co_await ask_once(member, manner, range, map_version, context, again);
+    if (!again || asks == kAsksMax) co_return answer;
+  }
+}
+
+Task<Result<NodeId>> PeerReader::ask_once(Member member, Manner manner, ChunkRange& range,
+                                          uint64_t map_version, Context context, bool& again) {
   // What did arrive before stays; whole pieces only, so that checksums go on where they ended.
   uint64_t done = range.arrived / kPieceBytes * kPieceBytes;
   range.crcs.resize(done / kPieceBytes);
@@ -131,7 +143,8 @@ Task<Result<NodeId>> PeerReader::ask(Member member, Manner manner, ChunkRange& r
     co_return fail(Code::kUnavailable, member.name + " does not answer in time");
   }
   if (!answer) {
-    if (answer.error().code() == Code::kUnavailable) view_.report(member.id, false);
+    again = sink.ask_again;
+    if (answer.error().code() == Code::kUnavailable && !again) view_.report(member.id, false);
     co_return fail(std::move(answer).error());
   }
   view_.report(member.id, true);

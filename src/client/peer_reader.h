@@ -87,6 +87,9 @@ class PeerReader {
   // One call to one member. The member to ask instead, or zero when the range is complete.
   Task<Result<NodeId>> ask(Member member, Manner manner, ChunkRange& range, uint64_t map_version,
                            Context context);
+  // `again`: it failed for a reason that does not count against the member.
+  Task<Result<NodeId>> ask_once(Member member, Manner manner, ChunkRange& range,
+                                uint64_t map_version, Context context, bool& again);
   // The same, following a redirect and coming back when it led nowhere.
   Task<Status> ask_and_follow(Member member, Manner manner, ChunkRange& range, Context context);
 

@@ -13,6 +13,7 @@ class LinuxBed final : public Bed {
   World& caller() override { return shard_->world(); }
   World& server() override { return shard_->world(); }
   std::string listen() const override { return "127.0.0.1:0"; }
+  std::string listen_further() const override { return "127.0.0.2:0"; }
   void run(Task<void> scenario) override { run_blocking(*shard_, std::move(scenario)); }
 
  private:

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "async/timer_queue.h"
@@ -86,6 +87,10 @@ class MemoryNetwork final : public Network {
   uint64_t to_callers_max = UINT64_MAX;
   uint64_t to_callers = 0;
   std::map<int32_t, std::string> files;  // for kSendFile
+  // By the address that callers dialled.
+  std::set<std::string> silent;  // nothing passes, either way; who dials it waits
+  std::map<std::string, uint64_t> bytes_from;
+  std::map<std::string, uint64_t> dialled;
 
   void start(NetOp& op) override {
     switch (op.kind) {
@@ -114,6 +119,7 @@ class MemoryNetwork final : public Network {
     }
   }
   void cancel(NetOp& op) override {
+    if (std::erase(waiting_, &op) > 0) return finish(op, -ECANCELED);
     for (auto& [id, end] : ends_) {
       if (end.receive == &op) {
         // What came is not lost.
@@ -147,6 +153,7 @@ class MemoryNetwork final : public Network {
  private:
   struct End {
     std::string address;  // listeners: where; else the peer's
+    std::string dialled;
     bool listener = false;
     bool accepted = false;
     std::deque<int32_t> arrivals;
@@ -181,6 +188,11 @@ class MemoryNetwork final : public Network {
     finish(op, last_);
   }
   void connect(NetOp& op) {
+    ++dialled[op.address];
+    if (silent.contains(op.address)) {
+      waiting_.push_back(&op);
+      return;
+    }
     for (auto& [id, listener] : ends_) {
       if (!listener.listener || listener.address != op.address) continue;
       int32_t near = ++last_;
@@ -189,6 +201,7 @@ class MemoryNetwork final : public Network {
       ends_[near].other = static_cast<SocketId>(far);
       ends_[far].address = "10.0.0.1:" + std::to_string(++port_);
       ends_[far].other = static_cast<SocketId>(near);
+      ends_[far].dialled = ends_[near].dialled = op.address;
       ends_[far].accepted = true;
       listener.arrivals.push_back(far);
       finish(op, near);
@@ -227,11 +240,13 @@ class MemoryNetwork final : public Network {
       finish(*std::exchange(end.send, nullptr), -EPIPE);
       return true;
     }
+    if (silent.contains(end.dialled)) return false;
     size_t room = inbox_bytes_max - std::min(inbox_bytes_max, other->inbox.size());
     size_t length = std::min(room, end.outgoing.size());
     if (end.accepted) {
       length = std::min<size_t>(length, to_callers_max - std::min(to_callers_max, to_callers));
       to_callers += length;
+      bytes_from[end.dialled] += length;
     }
     if (length > 0) {
       std::string bytes = end.outgoing.substr(0, length);
@@ -268,6 +283,7 @@ class MemoryNetwork final : public Network {
   }
 
   Executor& executor_;
+  std::vector<NetOp*> waiting_;  // connects that nobody answers
   std::map<int32_t, End> ends_;
   int32_t last_ = 0;
   int port_ = 40000;

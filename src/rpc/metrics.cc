@@ -14,6 +14,8 @@ RpcMetrics::RpcMetrics(Registry& registry)
                                 "Connections to peers that broke or could not be made")),
       corrupt(registry.counter("shoal_peer_corrupt_total",
                                "Frames or pieces from peers with a wrong checksum or layout")),
-      refused(registry.counter("shoal_peer_refused_total", "Handshakes that this node refused")) {}
+      refused(registry.counter("shoal_peer_refused_total", "Handshakes that this node refused")),
+      detours(registry.counter("shoal_peer_detours_total",
+                               "Times that a further address of a peer could not be used")) {}
 
 }  // namespace shoal

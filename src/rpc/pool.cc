@@ -19,6 +19,12 @@ using ConnectionPointer = std::shared_ptr<ClientConnection>;
 constexpr Duration kSweepPeriodMax = std::chrono::seconds(5);
 // Without a frame for so long, a connection may lead to somebody who is gone.
 constexpr Duration kQuiet = std::chrono::seconds(1);
+// A further address of a peer that failed is left alone for so long.
+constexpr Duration kAsideFor = std::chrono::seconds(30);
+// Calls at a further address without a byte from there for one to two of these: it is pinged. No
+// byte then either: the way there is gone, whatever TCP still hopes for.
+constexpr Duration kFurtherSilence = std::chrono::milliseconds(200);
+constexpr Duration kFurtherPing = std::chrono::milliseconds(500);
 // Addresses without a connection are remembered for so long, for heard_from().
 constexpr Duration kForgetAfter = std::chrono::minutes(10);
 
@@ -53,6 +59,16 @@ class Pool final : public RpcPool {
     SteadyTime heard{};                    // on connections that are gone
     SteadyTime used{};
     uint64_t calls = 0;  // under way
+    uint64_t payload_calls = 0;
+    Hash128 node;                      // who answered last
+    std::vector<std::string> further;  // its other addresses, as it said
+    uint64_t turn = 0;                 // of payload calls, where there are further addresses
+    // Of an address that is somebody's further one.
+    bool usable = false;
+    bool trying = false;
+    bool watched = false;
+    bool told = false;  // in the log, that it cannot be used
+    SteadyTime next_try{};
   };
 
   struct Lane {
@@ -65,6 +81,26 @@ class Pool final : public RpcPool {
   Task<Result<std::string>> call_on(Peer& peer, size_t lane, std::string address, Hash128 expected,
                                     Method method, std::string body, RpcSink* sink,
                                     Context context);
+
+  // Further addresses.
+  struct Way {
+    std::string further = {};  // empty: the main address
+    size_t lane = 0;
+  };
+  Way choose_way(Peer& peer, Hash128 expected, uint64_t lane_hint);
+  bool is_further_usable(const std::string& address, const Hash128& node);
+  // Nothing: the address is to blame, and the main one may be asked.
+  Task<std::optional<Result<std::string>>> call_further(Way way, Hash128 node, Method method,
+                                                        std::string body, RpcSink* sink,
+                                                        Context context);
+  Task<std::optional<Result<std::string>>> ask_further(Peer& there, Way way, Hash128 node,
+                                                       Method method, std::string body,
+                                                       RpcSink* sink, Context context);
+  Task<void> try_further(std::string address, Hash128 node);
+  Task<void> watch_further(std::string address);
+  Task<bool> is_silent(ConnectionPointer connection, SteadyTime since);
+  void set_aside(const std::string& address, const Error& why);
+
   Task<Result<ConnectionPointer>> connect(std::string address, size_t lane);
   Status make_room();
   void put_away(Peer& peer, size_t lane);
@@ -101,12 +137,25 @@ Task<Result<std::string>> Pool::call(std::string address, Hash128 expected, Meth
   if (peer.lanes.empty()) peer.lanes.resize(1 + options_.lanes);
   peer.used = executor_.now();
   ++peer.calls;
-  size_t lane = sink == nullptr ? 0 : 1 + lane_hint % options_.lanes;
-  auto result = co_await call_on(peer, lane, std::move(address), expected, method, std::move(body),
-                                 sink, context);
+  std::optional<Result<std::string>> result;
+  Way way;
+  if (sink != nullptr) {
+    sink->ask_again = false;
+    way = choose_way(peer, expected, lane_hint);
+    if (!way.further.empty()) {
+      result = co_await call_further(way, peer.node, method, body, sink, context);
+    }
+  }
+  if (!result.has_value()) {
+    uint64_t with_payload = sink != nullptr ? 1 : 0;
+    peer.payload_calls += with_payload;
+    result.emplace(co_await call_on(peer, way.lane, std::move(address), expected, method,
+                                    std::move(body), sink, context));
+    peer.payload_calls -= with_payload;
+  }
   --peer.calls;
   if (--calls_ == 0) left_.notify_all();
-  co_return result;
+  co_return std::move(*result);
 }
 
 // A request on a connection that the other end gave up long ago, of which nothing could tell us (it
@@ -188,7 +237,156 @@ Task<Result<ConnectionPointer>> Pool::connect(std::string address, size_t lane) 
   if (peer.lanes.empty()) peer.lanes.resize(1 + options_.lanes);
   put_away(peer, lane);
   peer.lanes[lane] = connection;
+  peer.node = connection->peer().node;
+  peer.further = connection->peer().further;
+  std::erase(peer.further, address);
   co_return connection;
+}
+
+// The address with the fewest payload calls under way; among equals each in turn.
+Pool::Way Pool::choose_way(Peer& peer, Hash128 expected, uint64_t lane_hint) {
+  bool other = !expected.is_zero() && expected != peer.node;
+  if (peer.further.empty() || other) return {.lane = 1 + lane_hint % options_.lanes};
+  uint64_t turn = peer.turn++;
+  size_t addresses = 1 + peer.further.size();
+  Way best{.lane = 1 + turn / addresses % options_.lanes};
+  uint64_t fewest = UINT64_MAX;
+  for (size_t i = 0; i < addresses; ++i) {
+    size_t index = (turn + i) % addresses;
+    std::string further = index == 0 ? std::string() : peer.further[index - 1];
+    if (index > 0 && !is_further_usable(further, peer.node)) continue;
+    uint64_t calls = index == 0 ? peer.payload_calls : peers_[further].payload_calls;
+    if (calls >= fewest) continue;
+    fewest = calls;
+    best.further = std::move(further);
+  }
+  return best;
+}
+
+// Calls do not wait for the first connection there, nor for one after a failure.
+bool Pool::is_further_usable(const std::string& address, const Hash128& node) {
+  Peer& there = peers_[address];
+  if (there.lanes.empty()) there.lanes.resize(1 + options_.lanes);
+  there.used = executor_.now();
+  if (there.usable && there.node == node) return true;
+  if (!there.trying && executor_.now() >= there.next_try) {
+    there.trying = gate_.spawn(try_further(address, node));
+  }
+  return false;
+}
+
+Task<void> Pool::try_further(std::string address, Hash128 node) {
+  Peer& there = peers_[address];
+  auto lane = co_await lane_to(there, 1, address, node, {kNever, &closing_});
+  there.trying = false;
+  if (closing_.requested()) co_return;
+  if (!lane) {
+    set_aside(address, lane.error());
+    co_return;
+  }
+  there.usable = true;
+  if (there.told) context_.log.info("peer {}: its address {} works", node.to_hex(), address);
+  there.told = false;
+}
+
+void Pool::set_aside(const std::string& address, const Error& why) {
+  Peer& there = peers_[address];
+  there.usable = false;
+  there.next_try = executor_.now() + kAsideFor;
+  context_.metrics.detours.add();
+  if (there.told) return;
+  there.told = true;
+  context_.log.warning(
+      "peer {}: its further address {} cannot be used, its main one carries all; tried again every "
+      "{} s: {}",
+      there.node.to_hex(), address, kAsideFor / std::chrono::seconds(1), why.to_string());
+}
+
+Task<std::optional<Result<std::string>>> Pool::call_further(Way way, Hash128 node, Method method,
+                                                            std::string body, RpcSink* sink,
+                                                            Context context) {
+  Peer& there = peers_[way.further];
+  ++there.calls;
+  ++there.payload_calls;
+  if (!there.watched) there.watched = gate_.spawn(watch_further(way.further));
+  auto result =
+      co_await ask_further(there, std::move(way), node, method, std::move(body), sink, context);
+  --there.payload_calls;
+  --there.calls;
+  co_return result;
+}
+
+Task<std::optional<Result<std::string>>> Pool::ask_further(Peer& there, Way way, Hash128 node,
+                                                           Method method, std::string body,
+                                                           RpcSink* sink, Context context) {
+  size_t crcs_before = sink->crcs != nullptr ? sink->crcs->size() : 0;
+  SteadyTime began = executor_.now();
+  auto lane = co_await lane_to(there, way.lane, way.further, node, context);
+  if (!lane) {
+    if (closing_.requested() || !context.check(executor_)) co_return fail(std::move(lane).error());
+    if (there.usable) set_aside(way.further, lane.error());
+    co_return std::nullopt;
+  }
+  const ClientConnection& connection = *lane->connection;
+  auto result = co_await lane->connection->call(method, std::move(body), sink, context);
+  bool lost = !result && result.error().code() == Code::kUnavailable && connection.is_broken();
+  if (!lost || closing_.requested()) co_return result;
+  if (there.usable && !lane->fresh && connection.last_received() < began) {
+    // Given up by the other end long ago, which says nothing about the way there.
+    there.usable = false;
+    there.next_try = executor_.now();
+  } else if (there.usable) {
+    set_aside(way.further, result.error());
+  }
+  if (!may_repeat(method)) co_return result;
+  if (sink->arrived > 0 && sink->progress) {
+    sink->ask_again = true;
+    co_return result;
+  }
+  if (sink->crcs != nullptr) sink->crcs->resize(crcs_before);
+  co_return std::nullopt;
+}
+
+// While calls with payload are under way at a further address: TCP would wait for minutes for a way
+// that is gone, and the peer itself answers at its main address.
+Task<void> Pool::watch_further(std::string address) {
+  struct Seen {
+    ConnectionPointer connection = nullptr;
+    SteadyTime received{};
+  };
+  Peer& there = peers_[address];
+  std::vector<Seen> seen(there.lanes.size());
+  while (there.payload_calls > 0) {
+    if (!co_await sleep_for(executor_, kFurtherSilence, {kNever, &closing_})) break;
+    bool gone = false;
+    for (size_t lane = 0; lane < seen.size() && !gone; ++lane) {
+      ConnectionPointer one = there.lanes[lane];
+      if (one == nullptr || one->idle() || one->is_broken()) {
+        seen[lane] = {};
+        continue;
+      }
+      SteadyTime received = one->last_received();
+      bool quiet = seen[lane].connection == one && seen[lane].received == received;
+      if (quiet) gone = co_await is_silent(one, received);
+      if (!gone) seen[lane] = {one, one->last_received()};
+    }
+    if (closing_.requested()) break;
+    if (!gone) continue;
+    Error error(Code::kUnavailable, address + ": nothing comes from there any more");
+    if (there.usable) set_aside(address, error);
+    for (const Seen& one : seen) {
+      if (one.connection == nullptr || one.connection->last_received() != one.received) continue;
+      one.connection->break_off(error);
+    }
+  }
+  there.watched = false;
+}
+
+Task<bool> Pool::is_silent(ConnectionPointer connection, SteadyTime since) {
+  Context limit = Context::within(executor_, kFurtherPing);
+  limit.cancel = &closing_;
+  (void)co_await connection->call(Method::kPing, "", nullptr, limit);
+  co_return connection->last_received() == since;
 }
 
 // A place for one more connection, at the cost of the one that has been idle for longest.
@@ -248,7 +446,8 @@ Task<void> Pool::sweep() {
       sweep_peer(peer);
       bool connected = std::any_of(peer.lanes.begin(), peer.lanes.end(),
                                    [](const ConnectionPointer& one) { return one != nullptr; });
-      bool forget = !connected && peer.calls == 0 && executor_.now() - peer.used > kForgetAfter;
+      bool held = peer.calls > 0 || peer.trying || peer.watched;
+      bool forget = !connected && !held && executor_.now() - peer.used > kForgetAfter;
       at = forget ? peers_.erase(at) : std::next(at);
     }
   }

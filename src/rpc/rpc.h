@@ -28,6 +28,9 @@ struct RpcIdentity {
   Hash128 node;         // zero: a client, no member
   uint64_t incarnation = 0;
   std::string key;  // of the cluster, a secret; empty: no authentication
+  // Our addresses (HOST:PORT) beside the one that others dial first: callers spread payload over
+  // all.
+  std::vector<std::string> further = {};
 };
 
 // What rpc tells membership, and asks it: every frame carries the sender's map version.
@@ -50,6 +53,7 @@ struct RpcMetrics {
   Counter& failures;  // connections that broke or were refused
   Counter& corrupt;   // frames or pieces with a wrong checksum
   Counter& refused;   // handshakes that we refused
+  Counter& detours;   // further addresses of peers that could not be used; the main one carries on
 };
 
 // What every part of rpc needs; owned by main (or the node), outlives all of it.
@@ -70,16 +74,26 @@ struct RpcSink {
   // Told after each frame how many leading bytes of `into` are there and verified. May be empty.
   std::function<void(uint64_t)> progress = {};
   uint64_t arrived = 0;  // leading bytes, also after a failure
+  // After a failure: one of the peer's addresses is to blame, not the peer. Ask it again for the
+  // rest: another address will be used. Only where `progress` was told of some bytes; else the pool
+  // has asked again.
+  bool ask_again = false;
 };
 
 struct RpcPoolOptions {
-  uint32_t lanes = 2;  // connections per peer for payload; small calls have one more
+  uint32_t lanes = 2;  // connections for payload per address of a peer; small calls have one more
   uint32_t connections_max = 4096;
   Duration connect_timeout = std::chrono::seconds(2);
   Duration idle_close = std::chrono::seconds(60);
 };
 
 // Connections to peers by address, opened when needed, closed when idle.
+//
+// A peer may tell of further addresses (RpcIdentity::further): the network cards of its machine.
+// Calls with payload then go to the address with the fewest of them under way, each address having
+// lanes of its own. A further address is used once a connection to it was made beside the calls,
+// and set aside for half a minute when it fails or is silent: the main address then carries all.
+// Small calls, and whether the peer lives, are matters of the main address only.
 class RpcPool {
  public:
   static std::unique_ptr<RpcPool> create(RpcContext& context, RpcPoolOptions options);
@@ -136,6 +150,7 @@ class RpcHandler {
 
 struct RpcServerOptions {
   std::string listen = "0.0.0.0:7070";
+  std::vector<std::string> listen_also = {};  // further addresses of this machine
   uint32_t connections_max = 8192;
   uint32_t requests_max = 256;  // in flight per connection
   Duration handshake_timeout = std::chrono::seconds(5);
@@ -143,11 +158,13 @@ struct RpcServerOptions {
 
 class RpcServer {
  public:
-  // kBusy when the port is in use.
+  // kBusy when a port is in use.
   static Task<Result<std::unique_ptr<RpcServer>>> start(RpcContext& context, RpcHandler& handler,
                                                         RpcServerOptions options);
   virtual ~RpcServer() = default;
   virtual const std::string& address() const = 0;  // with the port that was bound
+  // All of them, in the order of the options.
+  virtual const std::vector<std::string>& addresses() const = 0;
   virtual uint64_t connections() const = 0;
   // No new connections or requests; waits for the handlers. Must be awaited before destruction.
   virtual Task<void> stop() = 0;

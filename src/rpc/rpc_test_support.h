@@ -48,6 +48,7 @@ class Bed {
   virtual World& caller() = 0;
   virtual World& server() = 0;
   virtual std::string listen() const = 0;
+  virtual std::string listen_further() const = 0;
   virtual void run(Task<void> scenario) = 0;
 };
 
@@ -56,6 +57,7 @@ class MemoryBed final : public Bed {
   World& caller() override { return world_; }
   World& server() override { return world_; }
   std::string listen() const override { return "10.0.0.2:0"; }
+  std::string listen_further() const override { return "10.0.1.2:0"; }
   void run(Task<void> scenario) override {
     bool done = false;
     Gate gate(executor_);

@@ -16,6 +16,12 @@ struct Pair {
     co_await start_server(options);
     pool = RpcPool::create(caller.context, pool_options);
   }
+  // The server listens at both addresses of its machine and says so.
+  Task<void> start_at_both(RpcServerOptions options = {}, RpcPoolOptions pool_options = {}) {
+    options.listen_also = {bed.listen_further()};
+    co_await start(options, pool_options);
+    server.context.identity.further = {rpc_server->addresses().at(1)};
+  }
   Task<void> start_server(RpcServerOptions options) {
     options.listen = bed.listen();
     co_await Hop(bed.server());
@@ -289,6 +295,27 @@ inline Task<void> closes_idle_connections(Bed& bed) {
   co_await pair.stop();
 }
 
+inline Task<void> spreads_over_addresses(Bed& bed) {
+  Pair pair(bed);
+  co_await pair.start_at_both({}, {.lanes = 2});
+  uint64_t right = 0;
+  co_await read_into(pair, 1, 1, right);  // learns of the second address
+  co_await read_into(pair, 1, 2, right);  // has it tried
+  while (pair.pool->connections() < 2) {
+    (void)co_await sleep_for(bed.caller().executor, std::chrono::milliseconds(1), {});
+  }
+  for (int round = 0; round < 4; ++round) {
+    Gate gate(bed.caller().executor);
+    for (uint64_t i = 0; i < 8; ++i) gate.spawn(read_into(pair, kMiB + i, i, right));
+    co_await gate.close();
+  }
+  EXPECT_EQ(right, 34u);
+  // Two lanes to each; no call was without payload.
+  EXPECT_EQ(pair.pool->connections(), 4u);
+  EXPECT_EQ(pair.caller.metrics.detours.value(), 0u);
+  co_await pair.stop();
+}
+
 struct Scenario {
   const char* name;
   Task<void> (*run)(Bed&);
@@ -304,6 +331,7 @@ inline constexpr Scenario kAll[] = {
     {"reports_corrupt_payload", reports_corrupt_payload},
     {"server_stops_with_requests_under_way", server_stops_with_requests_under_way},
     {"closes_idle_connections", closes_idle_connections},
+    {"spreads_over_addresses", spreads_over_addresses},
 };
 
 }  // namespace shoal::scenarios

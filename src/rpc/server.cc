@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <map>
+#include <vector>
 
 #include "async/gate.h"
 #include "async/net_io.h"
@@ -36,12 +37,14 @@ class Server final : public RpcServer {
   ~Server() override { SHOAL_ASSERT(stopping_.requested(), "stop() was not awaited"); }
 
   Task<Status> listen();
-  const std::string& address() const override { return address_; }
+  const std::string& address() const override { return addresses_.front(); }
+  const std::vector<std::string>& addresses() const override { return addresses_; }
   uint64_t connections() const override { return connections_.size(); }
   Task<void> stop() override;
 
  private:
-  Task<void> accept();
+  Task<void> accept(SocketId listener, std::string address);
+  void close_listeners();
   void admit(net_io::Accepted accepted);
   Task<void> serve(SocketId socket, std::string peer);
   Task<void> turn_away(SocketId socket, std::string peer);
@@ -52,8 +55,8 @@ class Server final : public RpcServer {
   const RpcServerOptions options_;
   Executor& executor_;
   PeerNotes notes_;
-  SocketId listener_ = SocketId::kNone;
-  std::string address_;
+  std::vector<SocketId> listeners_;
+  std::vector<std::string> addresses_;  // of each
   // They belong to serve(). By number: in the same order in each run of a simulation.
   std::map<uint64_t, ServerConnection*> connections_;
   uint64_t next_connection_ = 1;
@@ -63,28 +66,38 @@ class Server final : public RpcServer {
 };
 
 Task<Status> Server::listen() {
-  auto listener = co_await net_io::listen(context_.world.network, executor_, options_.listen);
-  if (!listener) {
-    stopping_.request();
-    co_return fail(std::move(listener).error());
+  std::vector<std::string> wanted = {options_.listen};
+  wanted.insert(wanted.end(), options_.listen_also.begin(), options_.listen_also.end());
+  for (std::string& address : wanted) {
+    auto listener = co_await net_io::listen(context_.world.network, executor_, std::move(address));
+    if (!listener) {
+      close_listeners();
+      stopping_.request();
+      co_return fail(std::move(listener).error());
+    }
+    listeners_.push_back(listener->socket);
+    addresses_.push_back(std::move(listener->address));
   }
-  listener_ = listener->socket;
-  address_ = std::move(listener->address);
-  gate_.spawn(accept());
+  for (size_t i = 0; i < listeners_.size(); ++i) gate_.spawn(accept(listeners_[i], addresses_[i]));
   gate_.spawn(sweep());
   co_return Status();
 }
 
-Task<void> Server::accept() {
+void Server::close_listeners() {
+  for (SocketId listener : listeners_) context_.world.network.close(listener);
+  listeners_.clear();
+}
+
+Task<void> Server::accept(SocketId listener, std::string address) {
   while (!stopping_.requested()) {
     auto accepted =
-        co_await net_io::accept(context_.world.network, executor_, listener_, {kNever, &stopping_});
+        co_await net_io::accept(context_.world.network, executor_, listener, {kNever, &stopping_});
     if (accepted) {
       admit(std::move(*accepted));
       continue;
     }
     if (stopping_.requested()) break;
-    context_.log.warning("accepting connections on {}: {}", address_, accepted.error().to_string());
+    context_.log.warning("accepting connections on {}: {}", address, accepted.error().to_string());
     (void)co_await sleep_for(executor_, kAcceptPause, {kNever, &stopping_});
   }
 }
@@ -114,7 +127,7 @@ Task<void> Server::turn_away(SocketId socket, std::string peer) {
   Stream stream(context_.world, socket, std::move(peer));
   std::string refusal =
       encode_refusal(Error(Code::kBusy, fmt::format("all {} connections of {} are in use",
-                                                    options_.connections_max, address_)));
+                                                    options_.connections_max, address())));
   Context limits = Context::within(executor_, std::chrono::seconds(1));
   limits.cancel = &stopping_;
   (void)co_await send_bytes(stream, refusal, limits);
@@ -138,7 +151,7 @@ Task<void> Server::sweep() {
 Task<void> Server::stop() {
   if (!stopping_.requested()) {
     stopping_.request();
-    context_.world.network.close(listener_);
+    close_listeners();
     for (auto& [number, connection] : connections_) connection->drain();
   }
   co_await gate_.close();

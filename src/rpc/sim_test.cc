@@ -22,6 +22,7 @@ class SimBed final : public Bed {
   World& caller() override { return machines_[0]->world(); }
   World& server() override { return machines_[1]->world(); }
   std::string listen() const override { return machines_[1]->address() + ":7070"; }
+  std::string listen_further() const override { return machines_[1]->address() + ":7071"; }
   void run(Task<void> scenario) override {
     Gate gate(caller().executor);
     gate.spawn(std::move(scenario));
@@ -120,7 +121,8 @@ Task<void> under_faults(SimBed& bed, Tally& tally) {
     bed.sim().network().set_nic(bed.host(i), 4 * kMiB, 4 * kMiB);
   }
   scenarios::Pair pair(bed);
-  co_await pair.start();
+  co_await pair.start_at_both();
+  pair.server.handler.release();  // pings are answered
   bool over = false;
   Gate gate(bed.caller().executor);
   for (uint64_t i = 0; i < 8; ++i) gate.spawn(live(pair, i, over, tally));

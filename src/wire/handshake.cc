@@ -9,6 +9,7 @@
 
 #include "wire/error_code.h"
 #include "wire/messages.pb.h"
+#include "wire/peer_address.h"
 
 namespace shoal {
 
@@ -55,6 +56,7 @@ Handshake::Handshake(Role role, HandshakeIdentity self, HandshakeOptions options
       self_(std::move(self)),
       options_(std::move(options)) {
   SHOAL_ASSERT(self_.cluster.size() <= kClusterBytesMax && self_.origin.size() <= kOriginBytesMax);
+  SHOAL_ASSERT(check_further_addresses(self_.further).has_value());
   if (role_ == Role::kAnswerer) {
     SHOAL_ASSERT(options_.requests_max >= 1);
     return;
@@ -168,6 +170,7 @@ Status Handshake::on_hello(std::string_view body, uint8_t version, std::string& 
   challenge.set_proof(prove(Role::kAnswerer));
   challenge.set_wall_ms(options_.wall_ms);
   challenge.set_requests_max(options_.requests_max);
+  for (const std::string& address : self_.further) challenge.add_further(address);
   append_frame_of(FrameType::kChallenge, challenge.SerializeAsString(), out);
   state_ = State::kProof;
   return {};
@@ -184,6 +187,8 @@ Status Handshake::on_challenge(std::string_view body, std::string& out) {
   peer_.requests_max = std::clamp<uint32_t>(challenge.requests_max(), 1, 65536);
   peer_nonce_ = challenge.nonce();
   SHOAL_RETURN_IF_ERROR(check_proof(challenge.proof(), Role::kAnswerer));
+  peer_.further.assign(challenge.further().begin(), challenge.further().end());
+  SHOAL_RETURN_IF_ERROR(check_further_addresses(peer_.further));
   wire::Proof proof;
   proof.set_proof(prove(Role::kCaller));
   append_frame_of(FrameType::kProof, proof.SerializeAsString(), out);

@@ -3,7 +3,8 @@
 //   caller                                       answerer
 //   kHello: version, cluster, node, origin,
 //     incarnation, nonce, clock            ->
-//                                          <-    kChallenge: node, nonce, proof, clock, limit
+//                                          <-    kChallenge: node, nonce, proof, clock, limit,
+//                                                  further addresses
 //   kProof: proof                          ->
 //                                          <-    kWelcome
 //
@@ -19,6 +20,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/error.h"
@@ -33,6 +35,8 @@ struct HandshakeIdentity {
   Hash128 node;         // zero: a client, no member
   uint64_t incarnation = 0;
   std::string key;  // empty: no authentication
+  // An answerer's addresses beside the one that is dialled; of checked form.
+  std::vector<std::string> further = {};
 };
 
 struct HandshakeOptions {
@@ -46,8 +50,9 @@ struct HandshakeOptions {
 struct HandshakePeer {
   Hash128 node;  // zero: a client
   uint64_t incarnation = 0;
-  int64_t wall_ms = 0;        // its clock when it wrote
-  uint32_t requests_max = 0;  // told by an answerer; at least 1
+  int64_t wall_ms = 0;                    // its clock when it wrote
+  uint32_t requests_max = 0;              // told by an answerer; at least 1
+  std::vector<std::string> further = {};  // told by an answerer; checked
 };
 
 class Handshake {

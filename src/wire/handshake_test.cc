@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "wire/messages.pb.h"
+#include "wire/peer_address.h"
 
 namespace shoal {
 namespace {
@@ -69,6 +70,54 @@ TEST(Handshake, tells_both_who_they_are) {
   EXPECT_EQ(outcome.seen_by_caller.wall_ms, 2000);
   EXPECT_EQ(outcome.seen_by_answerer.node, (Hash128{0, 1}));
   EXPECT_EQ(outcome.seen_by_answerer.incarnation, 10u);
+}
+
+TEST(Handshake, tells_the_caller_of_further_addresses) {
+  HandshakeIdentity b = identity(2);
+  b.further = {"10.0.1.2:7070", "[fd00::2]:7070"};
+  Outcome outcome = shake(identity(1), b);
+  ASSERT_TRUE(outcome.caller) << outcome.caller.error().to_string();
+  EXPECT_EQ(outcome.seen_by_caller.further, b.further);
+  EXPECT_TRUE(outcome.seen_by_answerer.further.empty());
+}
+
+// What a peer with the key, but not of sound mind, may list: nothing of it is believed.
+TEST(Handshake, refuses_further_addresses_that_are_none) {
+  std::vector<std::vector<std::string>> lists = {
+      {"10.0.1.2"},
+      {"10.0.1.2:7070", "10.0.1.2:7070"},
+      {"10.0.1.2:0"},
+      {"a b:7070"},
+      {"10.0.1.2:7070\n"},
+      {std::string(kAddressBytesMax, 'x') + ":7070"},
+      {"a:1", "a:2", "a:3", "a:4", "a:5", "a:6", "a:7", "a:8"},
+  };
+  for (const std::vector<std::string>& list : lists) {
+    std::string hello, challenge, out;
+    Handshake caller(Handshake::Role::kCaller, identity(1), {"B", {1, 2}, 0, 0}, hello);
+    Handshake answerer(Handshake::Role::kAnswerer, identity(2), {"A", {3, 4}, 0, 64}, challenge);
+    ASSERT_TRUE(answerer.take(as_bytes(hello), challenge));
+    wire::Challenge body;
+    ASSERT_TRUE(body.ParseFromString(challenge.substr(kFrameHeaderBytes)));
+    for (const std::string& address : list) body.add_further(address);
+    FrameHeader header;
+    header.type = FrameType::kChallenge;
+    auto used = caller.take(as_bytes(encode_frame(header, body.SerializeAsString())), out);
+    ASSERT_FALSE(used) << list.front();
+    EXPECT_EQ(used.error().code(), Code::kCorrupt) << used.error().to_string();
+    EXPECT_FALSE(caller.done());
+  }
+}
+
+TEST(PeerAddress, has_a_host_and_a_port) {
+  for (std::string_view good : {"10.0.0.5:7070", "host-1.rack:1", "[fd00::5]:65535"}) {
+    EXPECT_TRUE(is_peer_address(good)) << good;
+  }
+  for (std::string_view bad :
+       {"", ":", ":7070", "host:", "host", "host:0", "host:65536", "host:-1", "host:7070x",
+        "fd00::5:7070", "[]:7070", "[fd00::5:7070", "ho]st:1", "host:+70", "h\x7f:1"}) {
+    EXPECT_FALSE(is_peer_address(bad)) << bad;
+  }
 }
 
 TEST(Handshake, works_without_keys_and_for_clients) {

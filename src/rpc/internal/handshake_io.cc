@@ -27,9 +27,10 @@ Task<Result<HandshakePeer>> shake_hands(Stream& stream, FrameReader& reader,
   options.wall_ms = world.executor.wall_now().time_since_epoch() / std::chrono::milliseconds(1);
   options.requests_max = requests_max;
   std::string out;
-  Handshake handshake(
-      role, {identity.cluster, identity.origin, identity.node, identity.incarnation, identity.key},
-      std::move(options), out);
+  Handshake handshake(role,
+                      {identity.cluster, identity.origin, identity.node, identity.incarnation,
+                       identity.key, identity.further},
+                      std::move(options), out);
   while (true) {
     if (!out.empty()) {
       SHOAL_CO_RETURN_IF_ERROR(co_await send_bytes(stream, out, context));
