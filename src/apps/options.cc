@@ -14,6 +14,7 @@
 
 #include "apps/units.h"
 #include "base/hash.h"
+#include "wire/peer_address.h"
 
 extern char** environ;
 
@@ -22,6 +23,7 @@ namespace {
 
 constexpr uint64_t kCacheBytesMin = 64 * kMiB;
 constexpr size_t kConfigBytesMax = kMiB;
+constexpr size_t kCardsMax = 1 + kFurtherAddressesMax;
 
 Status set_text(std::string& target, const std::string& value) {
   if (value.empty()) return fail(Code::kInvalidArgument, "must not be empty");
@@ -176,9 +178,30 @@ Status set_word(std::string& target, const std::string& value) {
   return {};
 }
 
+// "A,B,C": one for each network card of the machine.
+Status set_words(std::vector<std::string>& target, const std::string& value) {
+  std::vector<std::string> words;
+  for (size_t at = 0; at <= value.size();) {
+    size_t comma = std::min(value.find(',', at), value.size());
+    SHOAL_RETURN_IF_ERROR(set_word(words.emplace_back(), value.substr(at, comma - at)));
+    if (std::ranges::count(words, words.back()) > 1) {
+      return fail(Code::kInvalidArgument, fmt::format("\"{}\" is there twice", words.back()));
+    }
+    at = comma + 1;
+  }
+  if (words.size() > kCardsMax) {
+    return fail(Code::kInvalidArgument,
+                fmt::format("{} are too many; at most {}", words.size(), kCardsMax));
+  }
+  target = std::move(words);
+  return {};
+}
+
 Status set_listen(Options& options, const std::string& value) {
-  SHOAL_RETURN_IF_ERROR(check_endpoint(value, "0.0.0.0:7070", 0));
-  options.listen = value;
+  SHOAL_RETURN_IF_ERROR(set_words(options.listen, value));
+  for (const std::string& one : options.listen) {
+    SHOAL_RETURN_IF_ERROR(check_endpoint(one, "0.0.0.0:7070", 0));
+  }
   options.listen_explicit = true;
   return {};
 }
@@ -289,14 +312,14 @@ constexpr OptionSpec kSpecs[] = {
      "Pool this node with all that give the same name and origin", false, set_cluster},
     {"name", kClusterGroup, OptionKind::kText, "NAME", "the host's name", "What people call this node", false,
      [](Options& o, const std::string& v) { return set_word(o.name, v); }},
-    {"listen", kClusterGroup, OptionKind::kText, "ADDR:PORT", "0.0.0.0:7070, or the next free port",
+    {"listen", kClusterGroup, OptionKind::kText, "ADDR:PORT,...", "0.0.0.0:7070, or the next free port",
      "Where other nodes reach this one", false, set_listen},
-    {"advertise", kClusterGroup, OptionKind::kText, "ADDR", "an address of the machine",
-     "The address that other nodes are told, when it is not the one this machine sees", false,
-     [](Options& o, const std::string& v) { return set_word(o.advertise, v); }},
-    {"interface", kClusterGroup, OptionKind::kText, "IF", "the first that is up",
-     "The network interface whose address other nodes are told", false,
-     [](Options& o, const std::string& v) { return set_word(o.interface, v); }},
+    {"advertise", kClusterGroup, OptionKind::kText, "ADDR,...", "an address of the machine",
+     "The addresses that other nodes are told, one per network card; the first must reach all", false,
+     [](Options& o, const std::string& v) { return set_words(o.advertise, v); }},
+    {"interface", kClusterGroup, OptionKind::kText, "IF,...", "the first that is up",
+     "The network interfaces whose addresses other nodes are told; they carry data side by side", false,
+     [](Options& o, const std::string& v) { return set_words(o.interfaces, v); }},
     {"zone", kClusterGroup, OptionKind::kText, "ZONE", "none",
      "Fault domain (rack, availability zone); owners of one chunk lie in different ones", false,
      [](Options& o, const std::string& v) { return set_word(o.zone, v); }},

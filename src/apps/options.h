@@ -38,10 +38,10 @@ struct Options {
   // Cluster.
   std::string cluster;  // empty: a node by itself
   std::string name;     // of the node; empty: the host's
-  std::string listen = "0.0.0.0:7070";
+  std::vector<std::string> listen = {"0.0.0.0:7070"};
   bool listen_explicit = false;
-  std::string advertise;
-  std::string interface;
+  std::vector<std::string> advertise;   // the first is the one in the map
+  std::vector<std::string> interfaces;  // whose addresses to advertise
   std::string zone;
   uint32_t weight = 0;               // GiB; 0: what the cache may hold
   std::string map_store = "origin";  // or "etcd://host:port,...", "static:FILE"

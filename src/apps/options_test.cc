@@ -112,6 +112,31 @@ TEST(Options, an_asked_for_http_address_is_told_from_the_default) {
   EXPECT_TRUE(resolved->options.http_explicit);
 }
 
+TEST(Options, a_node_may_have_several_network_cards) {
+  auto resolved = resolve_options({{{"advertise", "10.0.0.1,10.0.1.1:7072"},
+                                    {"interface", "eth0,eth1"},
+                                    {"listen", "10.0.0.1:7070,10.0.1.1:7072"}},
+                                   {},
+                                   ""});
+  ASSERT_TRUE(resolved) << resolved.error().message();
+  using List = std::vector<std::string>;
+  EXPECT_EQ(resolved->options.advertise, (List{"10.0.0.1", "10.0.1.1:7072"}));
+  EXPECT_EQ(resolved->options.interfaces, (List{"eth0", "eth1"}));
+  EXPECT_EQ(resolved->options.listen, (List{"10.0.0.1:7070", "10.0.1.1:7072"}));
+
+  std::map<std::string, std::string> wrong = {{"a,a", "\"a\" is there twice"},
+                                              {"a,", "is not a word"},
+                                              {"a,,b", "is not a word"},
+                                              {"a,b c", "is not a word"},
+                                              {"a,b,c,d,e,f,g,h,i", "9 are too many; at most 8"}};
+  for (const auto& [value, text] : wrong) {
+    std::string error = error_of({{{"advertise", value}}, {}, ""});
+    EXPECT_TRUE(contains(error, text)) << value << ": " << error;
+  }
+  EXPECT_TRUE(contains(error_of({{{"listen", "10.0.0.1:7070,10.0.1.1"}}, {}, ""}),
+                       "\"10.0.1.1\" is not ADDR:PORT"));
+}
+
 TEST(Options, the_table_is_consistent) {
   std::set<std::string_view> names;
   for (const OptionSpec& spec : option_specs()) {

@@ -81,6 +81,7 @@ Json cluster_json(const NodeReport& r) {
   return {{"name", r.cluster.name},
           {"node_id", r.cluster.node_id},
           {"address", r.cluster.address},
+          {"further_addresses", r.cluster.further_addresses},
           {"map_store", r.cluster.store},
           {"map_store_reachable", r.cluster.store_reachable},
           {"map_store_writable", r.cluster.store_writable},
@@ -123,6 +124,11 @@ void take(const Json& json, const char* key, T& out) {
   if (found == json.end()) return;
   if constexpr (std::is_same_v<T, std::string>) {
     if (found->is_string()) out = found->template get<T>();
+  } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
+    if (!found->is_array()) return;
+    for (const Json& one : *found) {
+      if (one.is_string()) out.push_back(one.template get<std::string>());
+    }
   } else {
     if (found->is_number() || found->is_boolean()) out = found->template get<T>();
   }
@@ -173,6 +179,7 @@ void take_cluster(const Json& json, NodeReport& r) {
   take(cluster, "name", r.cluster.name);
   take(cluster, "node_id", r.cluster.node_id);
   take(cluster, "address", r.cluster.address);
+  take(cluster, "further_addresses", r.cluster.further_addresses);
   take(cluster, "map_store", r.cluster.store);
   take(cluster, "map_store_reachable", r.cluster.store_reachable);
   take(cluster, "map_store_writable", r.cluster.store_writable);

@@ -56,10 +56,11 @@ struct NodeReport {
     uint64_t version = 0, members = 1;
   } map;
   struct ClusterFacts {
-    std::string name;     // empty: a node by itself
-    std::string node_id;  // hexadecimal
-    std::string address;  // that other nodes were told
-    std::string store;    // where the map lies
+    std::string name;                            // empty: a node by itself
+    std::string node_id;                         // hexadecimal
+    std::string address;                         // that other nodes were told
+    std::vector<std::string> further_addresses;  // of this node's other network cards
+    std::string store;                           // where the map lies
     bool store_reachable = true, store_writable = true;
     std::string last_error;
     uint64_t slots = 0;  // that this node owns

@@ -224,7 +224,7 @@ Task<Status> RunningParts::open_cluster(ClusterOptions options) {
       co_await Cluster::start(shard_->world(), *origin_, *map_store_, registry_, log_, options);
   // Two nodes on one machine: the second takes a free port, unless it was told which.
   if (!cluster && cluster.error().code() == Code::kBusy && !options_.listen_explicit) {
-    options.listen = "0.0.0.0:0";
+    options.listen = {"0.0.0.0:0"};
     cluster = co_await Cluster::start(shard_->world(), *origin_, *map_store_, registry_, log_,
                                       std::move(options));
   }
@@ -242,7 +242,7 @@ Status RunningParts::start_cluster() {
   cluster.name = options_.cluster;
   cluster.listen = options_.listen;
   cluster.advertise = options_.advertise;
-  cluster.interface = options_.interface;
+  cluster.interfaces = options_.interfaces;
   cluster.grace = options_.grace;
   cluster.copies = std::max(cluster.copies, options_.replicas + 1);
   cluster.attr_ttl = options_.attr_ttl;

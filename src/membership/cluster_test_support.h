@@ -56,6 +56,8 @@ struct NodeSettings {
   std::string cluster = "test";
   std::string origin = "az:test";
   std::string advertise = {};  // empty: where it listens
+  std::vector<std::string> listen_also = {};
+  std::vector<std::string> further = {};  // advertised too
   Duration grace = std::chrono::seconds(120);
   std::string list = {};  // not empty: of a static map store
 };
@@ -82,6 +84,7 @@ class NodeProcess final : public RpcHandler {
     options.self.id = {settings_.id, settings_.id};
     options.self.name = fmt::format("node-{}", settings_.id);
     options.self.address = settings_.advertise.empty() ? address_ : settings_.advertise;
+    options.further = settings_.further;
     options.cluster = settings_.cluster;
     options.origin = settings_.origin;
     options.grace = settings_.grace;
@@ -125,7 +128,9 @@ class NodeProcess final : public RpcHandler {
                    metrics_,
                    *membership_,
                    {settings_.cluster, settings_.origin, {settings_.id, settings_.id}, 0, *key}});
-    auto server = co_await RpcServer::start(*context_, *this, {.listen = address_});
+    context_->identity.further = settings_.further;
+    auto server = co_await RpcServer::start(
+        *context_, *this, {.listen = address_, .listen_also = settings_.listen_also});
     SHOAL_ASSERT(server.has_value(), "the server does not start");
     server_ = std::move(*server);
     pool_ = RpcPool::create(*context_, {});

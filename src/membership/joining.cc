@@ -5,6 +5,7 @@
 
 #include "membership/internal/map_body.h"
 #include "membership/internal/membership_impl.h"
+#include "wire/peer_address.h"
 
 namespace shoal {
 namespace {
@@ -239,6 +240,7 @@ Task<Result<bool>> MembershipImpl::ask_to_join(Member member, Context context) {
   others.resize(std::min(kAskedMax, others.size()));
   wire::JoinRequest request;
   put_member(member, *request.mutable_member());
+  for (const std::string& address : options_.further) request.add_further(address);
   std::string unreachable;
   std::optional<Error> stranger;
   for (const Member& other : others) {
@@ -283,22 +285,36 @@ Task<Result<std::string>> MembershipImpl::answer_join(std::string body, Context 
                                                 member.id.to_hex(), options_.self.address));
   }
   member.state = MemberState::kUp;
-  wire::JoinReply reply;
-  Status reached =
-      co_await ping(member.address, member.id, context.tightened(world_.executor, kDialLimit));
+  std::vector<std::string> further(request.further().begin(), request.further().end());
+  if (Status status = check_further_addresses(further); !status) {
+    co_return fail(Code::kInvalidArgument, status.error().message());
+  }
+  std::vector<Task<Status>> calls;
+  calls.push_back(dial_back(member.address, member, context));
+  for (std::string& address : further) {
+    calls.push_back(dial_back(std::move(address), member, context));
+  }
+  Status reached = co_await run_all(world_.executor, std::move(calls), 1 + kFurtherAddressesMax);
   SHOAL_CO_RETURN_IF_ERROR(context.check(world_.executor));
+  wire::JoinReply reply;
   if (!reached) {
-    reply.set_unreachable(
-        fmt::format("{} cannot be reached at {} from {} ({}): {}; check "
-                    "--advertise",
-                    member.name, member.address, options_.self.name, options_.self.address,
-                    reached.error().message()));
+    reply.set_unreachable(reached.error().message());
     co_return reply.SerializeAsString();
   }
   SHOAL_CO_RETURN_IF_ERROR(co_await join_batched(std::move(member), context));
   put_map(*map_, *reply.mutable_map());
   reply.set_token(token_of_map());
   co_return reply.SerializeAsString();
+}
+
+Task<Status> MembershipImpl::dial_back(std::string address, const Member& member, Context context) {
+  Status reached =
+      co_await ping(address, member.id, context.tightened(world_.executor, kDialLimit));
+  if (reached) co_return Status();
+  co_return fail(
+      Code::kUnavailable,
+      fmt::format("{} cannot be reached at {} from {} ({}): {}; check --advertise", member.name,
+                  address, options_.self.name, options_.self.address, reached.error().message()));
 }
 
 Task<Status> MembershipImpl::join_batched(Member member, Context context) {

@@ -3,6 +3,7 @@
 
 #include "base/checksum.h"
 #include "membership/cluster_test_support.h"
+#include "membership/internal/map_body.h"
 
 namespace shoal {
 namespace {
@@ -10,6 +11,12 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::minutes;
 using std::chrono::seconds;
+
+Task<Status> answer_of(Membership& member, RpcRequest request) {
+  auto answer = co_await member.handle(request, {});
+  if (!answer) co_return fail(std::move(answer).error());
+  co_return Status();
+}
 
 TEST(Joining, one_node_is_a_cluster) {
   TestCluster cluster(1);
@@ -93,6 +100,48 @@ TEST(Joining, an_unreachable_address_is_refused) {
     EXPECT_NE(error.message().find(part), std::string::npos) << error.message();
   }
   EXPECT_EQ(cluster.member(0).map()->members.size(), 2u);
+}
+
+TEST(Joining, each_further_address_is_dialled_too) {
+  TestCluster cluster(1);
+  cluster.start_all(2);
+  std::string ip = cluster.machine(2).address();
+  NodeSettings settings{.id = 3};
+  settings.listen_also = {ip + ":7071", ip + ":7072"};
+  settings.further = {ip + ":7071", ip + ":7073"};  // the second is wrong
+  NodeProcess& node = cluster.start(2, settings);
+  ASSERT_TRUE(cluster.await(seconds(60), [&] { return node.joined.has_value(); }));
+  ASSERT_FALSE(*node.joined);
+  EXPECT_EQ(node.joined->error().code(), Code::kUnavailable);
+  std::string said = node.joined->error().message();
+  EXPECT_NE(said.find("node-3 cannot be reached at " + ip + ":7073 from"), std::string::npos)
+      << said;
+  EXPECT_NE(said.find("--advertise"), std::string::npos) << said;
+  EXPECT_EQ(cluster.member(0).map()->members.size(), 2u);
+
+  cluster.stop(2);
+  settings.further = settings.listen_also;
+  NodeProcess& right = cluster.start(2, settings);
+  ASSERT_TRUE(cluster.await(seconds(60), [&] { return right.joined.has_value(); }));
+  EXPECT_TRUE(*right.joined) << right.joined->error().to_string();
+  EXPECT_EQ(cluster.member(2).map()->find({3, 3})->address, cluster.address(2));
+}
+
+TEST(Joining, a_request_with_wrong_further_addresses_is_refused) {
+  TestCluster cluster(1);
+  cluster.start_all(2);
+  for (std::string_view wrong : {"10.0.0.1", "x y:1", ""}) {
+    wire::JoinRequest join;
+    put_member(*cluster.member(1).map()->find({2, 2}), *join.mutable_member());
+    join.mutable_member()->set_id_low(9);
+    join.add_further(std::string(wrong));
+    RpcRequest request;
+    request.method = Method::kJoin;
+    request.body = join.SerializeAsString();
+    Status status = cluster.run(0, answer_of(cluster.member(0), std::move(request)));
+    ASSERT_FALSE(status);
+    EXPECT_EQ(status.error().code(), Code::kInvalidArgument) << status.error().to_string();
+  }
 }
 
 TEST(Joining, a_living_node_keeps_its_id) {

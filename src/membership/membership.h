@@ -21,6 +21,8 @@ namespace shoal {
 
 struct MembershipOptions {
   Member self;  // id, name, advertised address, http, weight, zone
+  // Further addresses of this node: not in the map, but who lets it in tries them too.
+  std::vector<std::string> further = {};
   std::string cluster;
   std::string origin;  // identity
   uint32_t copies = 3;
@@ -62,12 +64,13 @@ class Membership : public MapVersions, public ClusterView {
                                             const Log& log, MembershipOptions options);
 
   // The addresses that others reach this node and its web page at; before join(), if they were not
-  // in the options. `http`: empty when others cannot.
-  virtual void set_address(std::string address, std::string http) = 0;
+  // in the options. `http`: empty when others cannot. `further`: as in the options.
+  virtual void set_address(std::string address, std::vector<std::string> further,
+                           std::string http) = 0;
   // Loads or makes the map, with this node in it, and starts watching. The server that answers
   // handle() must be listening. kConflict: the cluster belongs to another origin, or another living
-  // node has this id; kUnavailable: the map store cannot be reached, or peers cannot reach the
-  // advertised address (the message says from where).
+  // node has this id; kUnavailable: the map store cannot be reached, or peers cannot reach an
+  // advertised address (the message says which, and from where).
   virtual Task<Status> join(RpcPool& pool, Context context) = 0;
   // Stops watching; the node stays a member (a restart within the grace time moves nothing).
   virtual Task<void> stop() = 0;

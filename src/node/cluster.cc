@@ -3,10 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <climits>
 
 #include "async/gate.h"
 #include "node/messages.h"
+#include "wire/peer_address.h"
 
 namespace shoal {
 
@@ -57,35 +57,76 @@ Cluster::Cluster(World& world, Origin& origin, Registry& registry, const Log& lo
 
 Cluster::~Cluster() = default;
 
-Status Cluster::choose_address(const std::string& bound) {
-  auto [host, port] = split_address(options_.advertise);
-  auto [bound_host, bound_port] = split_address(bound);
-  if (port.empty()) port = bound_port;
-  if (host.empty() && options_.interface.empty() && !is_any(bound_host)) host = bound_host;
-  if (host.empty()) {
-    SHOAL_ASSIGN_OR_RETURN(auto interfaces, world_.network.interfaces());
-    // IPv4 first: where both work, both are reached; link-local addresses are of no use to others.
-    auto rank = [](const NetworkInterface& i) {
-      if (i.address.starts_with("fe80") || i.address.starts_with("169.254.")) return 4;
-      return (i.loopback ? 2 : 0) + (i.address.find(':') != std::string::npos ? 1 : 0);
-    };
-    std::string known;
-    int best = INT_MAX;
+Result<std::vector<std::string>> Cluster::hosts_of_interfaces() {
+  SHOAL_ASSIGN_OR_RETURN(auto interfaces, world_.network.interfaces());
+  // IPv4 first: where both work, both are reached; link-local addresses are of no use to others.
+  auto rank = [](const NetworkInterface& i) {
+    if (i.address.starts_with("fe80") || i.address.starts_with("169.254.")) return 4;
+    return (i.loopback ? 2 : 0) + (i.address.find(':') != std::string::npos ? 1 : 0);
+  };
+  std::string known;
+  for (const NetworkInterface& i : interfaces) known += (known.empty() ? "" : ", ") + i.name;
+  std::vector<std::string> wanted = options_.interfaces;
+  if (wanted.empty()) wanted.emplace_back();
+  std::vector<std::string> hosts;
+  for (const std::string& name : wanted) {
+    const NetworkInterface* best = nullptr;
     for (const NetworkInterface& i : interfaces) {
-      known += (known.empty() ? "" : ", ") + i.name;
-      bool wanted = options_.interface.empty() || i.name == options_.interface;
-      if (!wanted || rank(i) >= best) continue;
-      best = rank(i);
-      host = i.address;
+      if (!name.empty() && i.name != name) continue;
+      if (best == nullptr || rank(i) < rank(*best)) best = &i;
     }
-    if (host.empty()) {
+    if (best == nullptr) {
       return fail(Code::kNotFound,
                   fmt::format("no address to advertise{}; this machine has {}; give --advertise",
-                              options_.interface.empty() ? "" : " on " + options_.interface,
+                              name.empty() ? "" : " on " + name,
                               known.empty() ? "no interface that is up" : known));
     }
+    hosts.push_back(best->address);
   }
-  options_.self.address = with_brackets(host) + ":" + port;
+  return hosts;
+}
+
+Status Cluster::choose_addresses(const std::vector<std::string>& bound) {
+  SHOAL_ASSERT(!bound.empty());
+  std::vector<std::string> named = options_.advertise;
+  std::string port_for_all;
+  if (named.empty() || (named.size() == 1 && split_address(named.front()).first.empty())) {
+    if (!named.empty()) port_for_all = split_address(named.front()).second;
+    named.clear();
+    for (const std::string& one : bound) named.push_back(split_address(one).first);
+    if (!options_.interfaces.empty() || std::ranges::any_of(named, is_any)) {
+      SHOAL_ASSIGN_OR_RETURN(named, hosts_of_interfaces());
+    }
+  }
+  std::vector<std::string> addresses;
+  for (const std::string& one : named) {
+    auto [host, port] = split_address(one);
+    host = with_brackets(host);
+    if (port.empty()) port = port_for_all;
+    for (const std::string& listener : bound) {
+      if (port.empty() && split_address(listener).first == host) {
+        port = split_address(listener).second;
+      }
+    }
+    if (port.empty()) port = split_address(bound.front()).second;
+    addresses.push_back(host + ":" + port);
+    if (!is_peer_address(addresses.back())) {
+      return fail(Code::kInvalidArgument,
+                  fmt::format("\"{}\" cannot be advertised; --advertise takes HOST or HOST:PORT, "
+                              "and several with commas between",
+                              one));
+    }
+  }
+  options_.self.address = addresses.front();
+  addresses.erase(addresses.begin());
+  bool twice = std::ranges::find(addresses, options_.self.address) != addresses.end();
+  Status status = check_further_addresses(addresses);
+  if (twice || !status) {
+    return fail(Code::kInvalidArgument,
+                twice ? fmt::format("{} is advertised twice", options_.self.address)
+                      : "--advertise or --interface: " + status.error().message());
+  }
+  rpc_->identity.further = std::move(addresses);
   return {};
 }
 
@@ -109,18 +150,21 @@ Task<Status> Cluster::begin(MapStore& store, Registry& registry) {
       RpcContext{world_, log_, rpc_metrics_, *membership_, std::move(identity)});
   service_ = std::make_unique<PeerService>(world_, *membership_, *attributes_);
   RpcServerOptions server;
-  server.listen = options_.listen;
+  SHOAL_ASSERT(!options_.listen.empty());
+  server.listen = options_.listen.front();
+  server.listen_also.assign(options_.listen.begin() + 1, options_.listen.end());
   SHOAL_CO_ASSIGN_OR_RETURN(server_, co_await RpcServer::start(*rpc_, *service_, server));
-  SHOAL_CO_RETURN_IF_ERROR(choose_address(server_->address()));
+  SHOAL_CO_RETURN_IF_ERROR(choose_addresses(server_->addresses()));
   options_.self.http = reachable_http(options_.self.http, options_.self.address);
-  membership_->set_address(options_.self.address, options_.self.http);
+  membership_->set_address(options_.self.address, further_addresses(), options_.self.http);
   pool_ = RpcPool::create(*rpc_, options_.pool);
   reader_ = std::make_unique<PeerReader>(world_, *pool_, *membership_, peer_metrics_, log_,
                                          options_.reader);
   SHOAL_CO_RETURN_IF_ERROR(co_await membership_->join(*pool_, limit));
+  std::string addresses = options_.self.address;
+  for (const std::string& further : further_addresses()) addresses += ", " + further;
   log_.info("node {} ({}) is in cluster {} as {}, map version {}", options_.self.name,
-            options_.self.id.to_hex(), options_.name, options_.self.address,
-            membership_->map()->version);
+            options_.self.id.to_hex(), options_.name, addresses, membership_->map()->version);
   co_return Status();
 }
 

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "client/peer_reader.h"
 #include "membership/membership.h"
@@ -17,10 +18,13 @@
 namespace shoal {
 
 struct ClusterOptions {
-  std::string name;                     // of the cluster
-  std::string listen = "0.0.0.0:7070";  // of the data port
-  std::string advertise;                // HOST or HOST:PORT; empty: made from listen and interface
-  std::string interface;                // whose address to advertise; empty: the first not loopback
+  std::string name;                                    // of the cluster
+  std::vector<std::string> listen = {"0.0.0.0:7070"};  // of the data port
+  // HOST or HOST:PORT each; none: made from `listen` and `interfaces`. The first is the node's
+  // address in the map; the others are told to whoever connects, for payload.
+  std::vector<std::string> advertise = {};
+  // Whose addresses to advertise; none: of the first that is not loopback.
+  std::vector<std::string> interfaces = {};
   // id, name, http (as it listens: told to others if they can reach it), weight, zone; the address
   // is filled in here.
   Member self;
@@ -49,6 +53,7 @@ class Cluster {
   AttributeCache& attributes() { return *attributes_; }
   const ClusterOptions& options() const { return options_; }
   const std::string& address() const { return options_.self.address; }
+  const std::vector<std::string>& further_addresses() const { return rpc_->identity.further; }
 
   // From then on peers are served. The core outlives stop_serving().
   void attach(NodeCore& core, ClusterJobs& jobs);
@@ -65,7 +70,8 @@ class Cluster {
  private:
   Cluster(World& world, Origin& origin, Registry& registry, const Log& log, ClusterOptions options);
   Task<Status> begin(MapStore& store, Registry& registry);
-  Status choose_address(const std::string& bound);
+  Result<std::vector<std::string>> hosts_of_interfaces();
+  Status choose_addresses(const std::vector<std::string>& bound);
   Task<void> ask_status(Member member, Duration limit, std::vector<std::string>* into);
 
   World& world_;

@@ -102,6 +102,7 @@ ClusterPlan make_cluster_plan(uint64_t seed, uint32_t nodes) {
   choose_knobs(random, plan);
   choose_work(random, plan);
   choose_faults(random, plan);
+  plan.two_addresses = random.chance(0.25);
   return plan;
 }
 
@@ -138,6 +139,7 @@ std::string ClusterPlan::describe() const {
   add(writes, "writes");
   add(joins, "joins");
   add(early, "early");
+  add(two_addresses, "two_addresses");
   return out + "; " + (words.empty() ? "calm" : words);
 }
 

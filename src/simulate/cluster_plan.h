@@ -44,12 +44,13 @@ struct ClusterPlan {
   bool map_away = false;  // nothing below .shoal/ can be written
   bool clock_jumps = false;
   bool full_disks = false;
-  bool small_cache = false;   // things are evicted
-  bool changes = false;       // another writer replaces objects
-  bool writes = false;        // programs write objects
-  bool joins = false;         // a further node comes
-  bool check_fetches = true;  // no byte of a version is fetched twice without an excuse
-  bool early = false;         // faults begin while the cluster starts
+  bool small_cache = false;    // things are evicted
+  bool changes = false;        // another writer replaces objects
+  bool writes = false;         // programs write objects
+  bool joins = false;          // a further node comes
+  bool check_fetches = true;   // no byte of a version is fetched twice without an excuse
+  bool early = false;          // faults begin while the cluster starts
+  bool two_addresses = false;  // of each node
 
   // No fault of any kind, but what others write.
   bool calm() const { return !any_peer_fault() && !any_blob_fault() && !full_disks; }

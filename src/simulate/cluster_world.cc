@@ -98,6 +98,7 @@ Task<void> ClusterWorld::supervise(ClusterWorld* self, SimNode* node) {
   options.zone = node->zone;
   options.store = self->plan().store;
   options.cluster = self->plan().cluster;
+  options.two_addresses = self->plan().two_addresses;
   options.node = self->plan().node;
   World& world = node->machine->world();
   int calm_failures = 0;

@@ -33,6 +33,12 @@ Task<Status> Daemon::open_cluster() {
   cluster.self.incarnation = store_->generation();
   cluster.self.name = options_.name;
   cluster.self.zone = options_.zone;
+  if (options_.two_addresses) {
+    SHOAL_CO_ASSIGN_OR_RETURN(auto interfaces, world_.network.interfaces());
+    const std::string& own = interfaces.back().address;
+    cluster.listen = {"0.0.0.0:7070", "0.0.0.0:7071"};
+    cluster.advertise = {own + ":7070", own + ":7071"};
+  }
   SHOAL_CO_ASSIGN_OR_RETURN(cluster_, co_await Cluster::start(world_, *origin_, *map_store_,
                                                               registry_, log_, std::move(cluster)));
   co_return Status();

@@ -28,7 +28,8 @@ struct DaemonOptions {
   std::string zone;
   bool clustered = true;  // false: a node by itself
   StoreOptions store;
-  ClusterOptions cluster;  // self's id, name and zone are filled in here
+  ClusterOptions cluster;      // self's id, name and zone are filled in here
+  bool two_addresses = false;  // payload comes by a second port too
   NodeOptions node;
   RetryOptions retry;  // of the origin
 };

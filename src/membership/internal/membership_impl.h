@@ -82,8 +82,10 @@ class MembershipImpl final : public Membership {
                  MembershipOptions options);
   ~MembershipImpl() override;
 
-  void set_address(std::string address, std::string http) override {
+  void set_address(std::string address, std::vector<std::string> further,
+                   std::string http) override {
     options_.self.address = std::move(address);
+    options_.further = std::move(further);
     options_.self.http = std::move(http);
   }
   Task<Status> join(RpcPool& pool, Context context) override;
@@ -132,6 +134,7 @@ class MembershipImpl final : public Membership {
   bool is_entered(const Member& member) const;
   void begin();
   Task<Result<std::string>> answer_join(std::string body, Context context);
+  Task<Status> dial_back(std::string address, const Member& member, Context context);
   Task<Status> join_batched(Member member, Context context);
   Task<void> run_batch(std::shared_ptr<JoinBatch> batch);
   void tend_self();
