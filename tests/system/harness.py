@@ -141,7 +141,7 @@ class Daemon:
     """`shoal mount` in the foreground, as a child."""
 
     def __init__(self, origin, mountpoint, cache, *flags, env=None, expect_failure=False,
-                 user=None, log=None):
+                 user=None, log=None, prefix=()):
         self.mountpoint = mountpoint
         self.log_path = log or (cache.rstrip("/") + ".log")
         environment = dict(os.environ)
@@ -151,7 +151,7 @@ class Daemon:
         log_file = open(self.log_path, "ab")
         begun = log_file.tell()
         self.process = subprocess.Popen(
-            [SHOAL, "mount", origin, mountpoint, "--cache-dir", cache, "--foreground",
+            [*prefix, SHOAL, "mount", origin, mountpoint, "--cache-dir", cache, "--foreground",
              *([] if "--cache-size" in flags else ["--cache-size", "2GiB"]), *flags],
             stdout=log_file, stderr=log_file, env=environment, user=user,
             group=user and user)
