@@ -125,7 +125,7 @@ class TwoCards(harness.ShoalTest):
 
     def test_payload_uses_both_links(self):
         self.start_both("--interface", "link0,link1")
-        cluster = self.nodes[0].status()["nodes"]["n0"]["cluster"]
+        cluster = self.nodes[0].status()["cluster"]
         self.assertEqual(cluster["address"], "10.78.0.1:7070")
         self.assertEqual(cluster["further_addresses"], ["10.78.1.1:7070"])
         rate = self.read_at_1("both", self.add("both", 1))
