@@ -11,6 +11,8 @@ namespace shoal {
 namespace {
 
 constexpr uint64_t kWindowFirst = 1 * kMiB;
+constexpr uint64_t kWindowSure = 8 * kMiB;  // not given up again, however slow the reader is
+constexpr Duration kAhead = std::chrono::seconds(2);
 constexpr uint64_t kUnitMin = 256 * kKiB;
 constexpr uint64_t kUnitMax = 8 * kMiB;
 constexpr uint64_t kPrefetchUnitMax = 4 * kMiB;
@@ -249,6 +251,21 @@ Task<Status> Fetcher::demand(Range range, FetchRole role, bool bulk, Context con
   }
 }
 
+void ReadPattern::grow(Range asked, uint64_t most, SteadyTime now) {
+  if (window == 0) {
+    window = std::max(kWindowFirst, round_up(2 * asked.length));
+  } else {
+    double seconds = std::max(to_seconds(now - since), 1e-3);
+    double rate = static_cast<double>(asked.end() - from) / seconds;
+    auto useful = static_cast<uint64_t>(rate * to_seconds(kAhead));
+    uint64_t least = std::min({window, kWindowSure, most});
+    window = std::clamp(std::min(window * 2, round_up(useful)), least, most);
+  }
+  grow_at = asked.end() + window / 2;
+  from = asked.end();
+  since = now;
+}
+
 void Fetcher::prefetch(Range asked, ReadPattern& pattern) {
   auto is_here = [this](Range range) { return file_->missing(range).empty(); };
   if (!pattern.goes_on(asked, is_here)) {
@@ -256,12 +273,8 @@ void Fetcher::prefetch(Range asked, ReadPattern& pattern) {
     return;
   }
   pattern.next = std::max(pattern.next, asked.end());
-  if (pattern.window == 0) {
-    pattern.window = std::max(kWindowFirst, round_up(2 * asked.length));
-    pattern.grow_at = asked.end() + pattern.window / 2;
-  } else if (asked.end() >= pattern.grow_at) {
-    pattern.window = std::min(core_.options.prefetch_bytes_max, pattern.window * 2);
-    pattern.grow_at = asked.end() + pattern.window / 2;
+  if (pattern.window == 0 || asked.end() >= pattern.grow_at) {
+    pattern.grow(asked, core_.options.prefetch_bytes_max, core_.now());
   }
   // Requests share the origin's bandwidth, so the window is kept full: a new request as soon as
   // there is room for one.

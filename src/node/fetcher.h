@@ -27,6 +27,8 @@ struct ReadPattern {
   uint64_t window = 0;   // bytes to keep in flight ahead; 0 while random
   uint64_t ahead = 0;    // end of what was already asked for
   uint64_t grow_at = 0;  // reading beyond it doubles the window
+  uint64_t from = 0;     // where the present window began, and when
+  SteadyTime since{};
 
   // Whether a sequential reader would be at the range by now. The kernel splits a large read into
   // parallel requests that arrive out of order, so there are a few requests of slack around the
@@ -39,6 +41,9 @@ struct ReadPattern {
     if (asked.offset <= std::max(next + slack, ahead)) return true;
     return window > 0 && is_here(Range{next, asked.offset - next});
   }
+  // The first window, or the next: twice as many bytes, but no more than are read in kAhead. Behind
+  // a slow link more would only wait in queues, until those who serve are taken for dead.
+  void grow(Range asked, uint64_t most, SteadyTime now);
 };
 
 // For whom bytes are fetched: decides where from, and which memory pays. Memory is divided so that

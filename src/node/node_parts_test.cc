@@ -202,6 +202,25 @@ TEST(ReadPattern, goes_on_past_what_the_mount_read_by_itself) {
   EXPECT_FALSE((ReadPattern{.next = kMiB}.goes_on({9 * kMiB, 4 * kKiB}, all)));
 }
 
+TEST(ReadPattern, looks_as_far_ahead_as_it_reads_in_two_seconds) {
+  // Reads `rate` bytes a second from the start, until the window stays.
+  auto window_at = [](uint64_t rate, uint64_t most) {
+    ReadPattern pattern;
+    SteadyTime now{};
+    Range asked{kMiB, 128 * kKiB};
+    for (int i = 0; i < 4000; ++i) {
+      if (pattern.window == 0 || asked.end() >= pattern.grow_at) pattern.grow(asked, most, now);
+      asked.offset += asked.length;
+      now += Duration(static_cast<int64_t>(asked.length * 1'000'000'000 / rate));
+    }
+    return pattern.window;
+  };
+  EXPECT_EQ(window_at(1'000 * kMiB, 64 * kMiB), 64 * kMiB);
+  EXPECT_NEAR(static_cast<double>(window_at(6 * kMiB, 64 * kMiB)), 12.0 * kMiB, kMiB);
+  EXPECT_LE(window_at(kMiB, 64 * kMiB), 8 * kMiB);
+  EXPECT_EQ(window_at(1'000 * kMiB, 256 * kKiB), 256 * kKiB);
+}
+
 TEST(HotChunks, few_askers_form_a_chain) {
   HotChunks chunks;
   auto parents = parents_of(chunks, HotChunks::kChain);
