@@ -136,7 +136,7 @@ class Replicas {
   std::map<Hash128, Ref> replicas_;             // shared with running flows
   std::deque<std::pair<Ref, uint64_t>> queue_;  // blocks to be sent when nobody waits yet
   Signal queued_;
-  bool sharing_ = false;
+  bool sharing_ = false;  // the network, with chunks that a writer here waits for
   UploadWidth width_;
   Semaphore uploads_;  // blocks on their way to the origin
 };

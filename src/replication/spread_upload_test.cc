@@ -8,6 +8,7 @@
 #include "origin/make_origin.h"
 #include "placement/slot_map.h"
 #include "replication/replication.h"
+#include "replication/upload_width.h"
 #include "store/test_support.h"
 #include "wire/parse_message.h"
 
@@ -151,6 +152,44 @@ TEST_F(SpreadUploads, send_again_what_another_commit_has_dropped) {
   EXPECT_EQ(in_origin(), bytes_);
   EXPECT_EQ(commits_, 2);
   EXPECT_EQ(sent(), 2 * blocks());
+}
+
+// Sends `count` blocks, as many at a time as it allows; `took` says how long one takes then.
+template <typename Took>
+uint32_t width_after(UploadWidth& width, int count, Took took, SteadyTime& now) {
+  for (int i = 0; i < count; ++i) {
+    uint32_t beside = width.limit();
+    width.begin(beside, now);
+    now += took(beside);
+    width.sent(8 * kMiB, took(beside), beside, now);
+  }
+  return width.limit();
+}
+
+TEST(UploadWidth, grows_while_blocks_do_not_slow_each_other_down) {
+  UploadWidth width(16);
+  SteadyTime now{};
+  auto alone = [](uint32_t) { return std::chrono::milliseconds(130); };
+  EXPECT_EQ(width_after(width, 10, alone, now), 12u);
+  EXPECT_EQ(width_after(width, 10, alone, now), 16u);
+}
+
+TEST(UploadWidth, stays_small_where_blocks_share_a_slow_link) {
+  UploadWidth width(16);
+  SteadyTime now{};
+  auto shared = [](uint32_t beside) { return std::chrono::milliseconds(2000) * beside; };
+  EXPECT_LE(width_after(width, 30, shared, now), 4u);
+}
+
+TEST(UploadWidth, shrinks_when_the_origin_slows_down_and_begins_anew_after_a_pause) {
+  UploadWidth width(16);
+  SteadyTime now{};
+  EXPECT_EQ(
+      width_after(width, 20, [](uint32_t) { return std::chrono::milliseconds(100); }, now), 16u);
+  EXPECT_LE(
+      width_after(width, 20, [](uint32_t) { return std::chrono::milliseconds(900); }, now), 3u);
+  width.begin(1, now + std::chrono::seconds(10));
+  EXPECT_EQ(width.limit(), UploadWidth::kFirst);
 }
 
 }  // namespace

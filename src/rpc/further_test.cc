@@ -47,6 +47,14 @@ Task<void> get_to_know(Pair& pair) {
   co_await wait(pair, milliseconds(10));
 }
 
+// Both addresses are known and used. The further one.
+Task<std::string> start_with_both(Pair& pair) {
+  co_await pair.start_at_both();
+  pair.server.handler.release();
+  co_await get_to_know(pair);
+  co_return pair.rpc_server->addresses()[1];
+}
+
 Task<void> shares_evenly(MemoryBed& bed) {
   Pair pair(bed);
   co_await pair.start_at_both();
@@ -97,11 +105,8 @@ Task<void> one_that_nobody_answers_at(MemoryBed& bed) {
 // While reads are under way there.
 Task<void> one_that_falls_silent(MemoryBed& bed) {
   Pair pair(bed);
-  co_await pair.start_at_both();
-  pair.server.handler.release();
-  co_await get_to_know(pair);
+  std::string further = co_await start_with_both(pair);
   MemoryNetwork& network = bed.network();
-  std::string further = pair.rpc_server->addresses()[1];
   network.silent.insert(further);
   Reads reads;
   // Without progress, so that the pool asks again by itself.
@@ -136,11 +141,8 @@ Task<void> one_that_falls_silent(MemoryBed& bed) {
 // The caller has been told of some bytes, so that the pool cannot begin again by itself.
 Task<void> in_the_middle_of_an_answer(MemoryBed& bed) {
   Pair pair(bed);
-  co_await pair.start_at_both();
-  pair.server.handler.release();
-  co_await get_to_know(pair);
+  std::string further = co_await start_with_both(pair);
   MemoryNetwork& network = bed.network();
-  std::string further = pair.rpc_server->addresses()[1];
   int told_of = 0;
   for (int i = 0; i < 4; ++i) {
     Buffer into(4 * kMiB);
