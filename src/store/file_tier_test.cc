@@ -283,6 +283,25 @@ TEST(FileTier, a_staged_version_never_synced_is_forgotten) {
   }
 }
 
+// Begun while a large file is written, so that the sync at close finds little left.
+TEST(FileTier, an_early_sync_that_fails_is_not_forgotten) {
+  for (bool fails : {false, true}) {
+    StoreMachine m;
+    ASSERT_TRUE(m.open());
+    FileRef file = m.run(m.store().create_staged(m.record(1, "dir/o", ""))).value();
+    std::string bytes = pattern(8 * kMiB, 5);
+    if (fails) m.machine.disk().options().faults.sync_error = 1;
+    for (uint64_t at = 0; at < 40 * kMiB; at += bytes.size()) {
+      ASSERT_TRUE(m.run(file->write(at, as_bytes(bytes))));
+    }
+    m.machine.disk().options().faults = {};
+    Status synced = m.run(file->sync(m.record(1, "dir/o", "")));
+    EXPECT_EQ(synced.has_value(), !fails) << "what was lost counts as synced";
+    file.reset();
+    EXPECT_TRUE(m.close());
+  }
+}
+
 TEST(FileTier, damaged_staged_bytes_are_never_dropped_nor_read) {
   StoreMachine m;
   ASSERT_TRUE(m.open());

@@ -157,6 +157,7 @@ class File final : public CachedFile, public std::enable_shared_from_this<File> 
   void fill_gap(uint64_t offset);
   Task<Status> recompute();
   void start_writeback(Range range);
+  Task<void> sync_early();
   Task<Status> undo_growth();
 
   static constexpr uint64_t kAlone = 64;  // permits of lock_
@@ -211,7 +212,9 @@ class File final : public CachedFile, public std::enable_shared_from_this<File> 
   std::vector<Range> punching_;    // being evicted
   std::vector<Range> writing_;     // staged writes in flight
   std::vector<uint32_t> written_;  // per chunk, bytes since its last write-back
-  uint64_t writebacks_ = 0;
+  uint64_t writebacks_ = 0;        // early syncs counted
+  uint64_t written_since_sync_ = 0;
+  bool syncing_early_ = false;
 
   Signal changed_;  // a mark went away
   Semaphore lifecycle_;

@@ -11,7 +11,9 @@ namespace shoal::store_internal {
 
 namespace {
 constexpr uint64_t kWritebacksMax = 4;  // per file at a time
-}
+// A disk's own cache, too, is emptied while more is written: the flush at close has less to do.
+constexpr uint64_t kEarlySyncBytes = 32 * kMiB;
+}  // namespace
 
 Status File::check_writable() const {
   SHOAL_ASSERT(loaded_);
@@ -244,6 +246,15 @@ Task<void> write_back_file(std::shared_ptr<File> file, Task<void> work) {
 }
 }  // namespace
 
+// The kernel tells of a failed write once only, so sync() must learn of it from here.
+Task<void> File::sync_early() {
+  if (!co_await disk_io::sync_data(tier_.disk(), data_)) sync_failed_ = true;
+  SHOAL_ASSERT(writebacks_ > 0);
+  --writebacks_;
+  syncing_early_ = false;
+  changed_.notify_all();
+}
+
 // Lets the kernel begin writing a chunk as soon as it is full, so that sync() finds little left.
 void File::start_writeback(Range range) {
   if (written_.size() < chunks_.size()) written_.resize(chunks_.size(), 0);
@@ -259,6 +270,14 @@ void File::start_writeback(Range range) {
                                  writebacks_, changed_);
     if (!tier_.gate_.spawn(write_back_file(shared_from_this(), std::move(work)))) --writebacks_;
   }
+  written_since_sync_ += range.length;
+  if (written_since_sync_ < kEarlySyncBytes || syncing_early_) return;
+  written_since_sync_ = 0;
+  syncing_early_ = true;
+  ++writebacks_;
+  if (tier_.gate_.spawn(write_back_file(shared_from_this(), sync_early()))) return;
+  syncing_early_ = false;
+  --writebacks_;
 }
 
 Task<Status> File::set_size(uint64_t size) {
@@ -401,6 +420,7 @@ Task<Status> File::sync(StagedRecord record) {
                    fmt::format("{}: pieces are missing and no base is set", object_));
   }
   SHOAL_CO_RETURN_IF_ERROR(co_await recompute());
+  while (syncing_early_) (void)co_await changed_.wait({});
 #ifndef SHOAL_CANARY  // the canary plants its bug here: a durable record of bytes that are not
   if (sync_failed_) {
     co_return fail(Code::kDiskError,
