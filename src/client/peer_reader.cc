@@ -1,6 +1,9 @@
 #include "client/peer_reader.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <optional>
 
 #include "async/gate.h"
 #include "async/linked_cancel.h"
@@ -15,40 +18,57 @@ struct Watch {
   Executor& executor;
   RpcPool& pool;
   const PeerReadOptions& options;
+  PingTimes& ping_times;
   const RpcSink& sink;
   LinkedCancel& guard;
   Cancel over;  // the call has ended
+  bool alive = false;
+  std::optional<uint64_t> moved_bytes = {};  // the member's, when it was asked last
+  SteadyTime moving{};                       // it moved payload of others, or ours
 };
 
-Task<bool> answers(Watch& watch, Member member) {
+Task<void> look_after(Watch& watch, Member member) {
   wire::PingRequest ping;
   ping.set_id_high(member.id.high);
   ping.set_id_low(member.id.low);
-  Context limit = Context::within(watch.executor, watch.options.ping_timeout);
+  SteadyTime begun = watch.executor.now();
+  Duration most = std::clamp(watch.ping_times.limit(), watch.options.ping_timeout,
+                             watch.options.ping_timeout_max);
+  Context limit = Context::within(watch.executor, most);
   limit.cancel = &watch.over;
   auto answer = co_await watch.pool.call(member.address, member.id, Method::kPing,
                                          ping.SerializeAsString(), nullptr, 0, limit);
-  co_return answer.has_value();
+  // Behind a full link a ping may be late, while answers to other requests still come.
+  watch.alive = answer || watch.pool.heard_from(member.address, most);
+  if (answer) watch.ping_times.took(watch.executor.now() - begun);
+  wire::PingReply reply;
+  if (!answer || !reply.ParseFromString(*answer)) co_return;
+  if (watch.moved_bytes && reply.moved_bytes() != *watch.moved_bytes) {
+    watch.moving = watch.executor.now();
+  }
+  watch.moved_bytes = reply.moved_bytes();
 }
 
 // Ends the call when no byte comes and the member does not even answer a ping, or when it lives but
-// has been silent for too long.
+// has kept us waiting for too long.
 Task<void> watch_progress(Watch& watch, Member member) {
   uint64_t seen = watch.sink.arrived;
-  SteadyTime moved = watch.executor.now();
+  SteadyTime moved = watch.moving = watch.executor.now();
   while (true) {
     Context context{kNever, &watch.over};
     Status slept = co_await sleep_for(watch.executor, watch.options.stall, context);
     if (!slept || watch.over.requested()) co_return;
     if (watch.sink.arrived != seen) {
       seen = watch.sink.arrived;
-      moved = watch.executor.now();
+      moved = watch.moving = watch.executor.now();
       continue;
     }
-    bool alive = co_await answers(watch, member);
+    co_await look_after(watch, member);
     if (watch.over.requested()) co_return;
     if (watch.sink.arrived != seen) continue;
-    if (alive && watch.executor.now() - moved < watch.options.slow) continue;
+    SteadyTime now = watch.executor.now();
+    bool patient = now - watch.moving < watch.options.slow && now - moved < watch.options.slow_max;
+    if (watch.alive && patient) continue;
     watch.guard.given_up = true;
     watch.guard.inner.request();
     co_return;
@@ -129,7 +149,7 @@ Task<Result<NodeId>> PeerReader::ask_once(Member member, Manner manner, ChunkRan
   };
   LinkedCancel guard(context.cancel);
   Gate gate(world_.executor);
-  Watch watch{world_.executor, pool_, options_, sink, guard, {}};
+  Watch watch{world_.executor, pool_, options_, ping_times_, sink, guard, {}};
   gate.spawn(watch_progress(watch, member));
   uint64_t lane = slot_of_chunk(range.object, range.offset / options_.chunk_bytes);
   auto answer =
@@ -140,7 +160,9 @@ Task<Result<NodeId>> PeerReader::ask_once(Member member, Manner manner, ChunkRan
   bool ours = guard.given_up && !(context.cancel != nullptr && context.cancel->requested());
   if (!answer && ours) {
     view_.report(member.id, false);
-    co_return fail(Code::kUnavailable, member.name + " does not answer in time");
+    co_return fail(Code::kUnavailable,
+                   fmt::format("{} {}", member.name,
+                               watch.alive ? "sends nothing for too long" : "does not answer"));
   }
   if (!answer) {
     again = sink.ask_again;

@@ -25,8 +25,14 @@ struct PeerReadOptions {
   // well below the second in which reads must go on when a node dies.
   Duration stall = std::chrono::milliseconds(400);
   Duration ping_timeout = std::chrono::milliseconds(500);
-  // Alive, but without a byte for so long: the next one is asked.
+  // At most, where answered pings take long: behind full links.
+  Duration ping_timeout_max = std::chrono::seconds(3);
+  // Alive, but without a byte for so long, and moving no payload of others either: the next one is
+  // asked.
   Duration slow = std::chrono::seconds(5);
+  // The same although it does move payload: it is busy, or waits for others as we do. Giving it up
+  // would load others with what it is about to send.
+  Duration slow_max = std::chrono::seconds(30);
 };
 
 // One range of one chunk.
@@ -44,6 +50,25 @@ struct ChunkRange {
 
   uint64_t arrived = 0;        // leading bytes that are there, also after a failure
   std::vector<uint32_t> crcs;  // of their pieces
+};
+
+// How long a ping may take, from how long others took (RFC 6298, section 2).
+class PingTimes {
+ public:
+  void took(Duration time) {
+    if (smooth_ == Duration(0)) {
+      smooth_ = time;
+      deviation_ = time / 2;
+      return;
+    }
+    deviation_ += (std::chrono::abs(smooth_ - time) - deviation_) / 4;
+    smooth_ += (time - smooth_) / 8;
+  }
+  Duration limit() const { return smooth_ + 4 * deviation_; }
+
+ private:
+  Duration smooth_{0};
+  Duration deviation_{0};
 };
 
 struct PeerMetrics {
@@ -99,6 +124,7 @@ class PeerReader {
   PeerMetrics& metrics_;
   const Log& log_;
   const PeerReadOptions options_;
+  PingTimes ping_times_;
 };
 
 }  // namespace shoal

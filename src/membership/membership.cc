@@ -245,6 +245,7 @@ Task<Result<std::string>> MembershipImpl::answer_ping() {
   reply.set_id_high(self().high);
   reply.set_id_low(self().low);
   reply.set_incarnation(incarnation_);
+  if (options_.moved_bytes) reply.set_moved_bytes(options_.moved_bytes());
   co_return reply.SerializeAsString();
 }
 

@@ -31,6 +31,8 @@ struct MembershipOptions {
   Duration suspect_after = std::chrono::milliseconds(2500);  // without an answer
   Duration grace = std::chrono::seconds(120);                // down for so long: its slots move
   Duration store_period = std::chrono::seconds(30);  // look at the map store without being told
+  // Payload that this node sent and received since it started, for who waits for it; may be empty.
+  std::function<uint64_t()> moved_bytes = {};
 };
 
 struct MembershipStatus {

@@ -139,6 +139,9 @@ Task<Status> Cluster::begin(MapStore& store, Registry& registry) {
   membership.copies = options_.copies;
   membership.grace = options_.grace;
   membership.self = options_.self;
+  membership.moved_bytes = [this] {
+    return rpc_metrics_.bytes_sent.value() + rpc_metrics_.bytes_received.value();
+  };
   // Until the server listens nobody knows the address; the identity needs the id only.
   RpcIdentity identity{options_.name, origin_.identity(), options_.self.id,
                        options_.self.incarnation, std::move(key)};
