@@ -238,7 +238,7 @@ Task<void> MembershipImpl::push_maps() {
       SHOAL_ASSERT(done.has_value(), "pushes do not fail");
       continue;
     }
-    push_body_ = std::string();  // the next change is perhaps days away
+    std::string().swap(push_body_);  // the next change is perhaps days away
     push_body_version_ = 0;
     Status woken = co_await push_wanted_.wait(Context{kNever, &cancel_});
     if (!woken) co_return;

@@ -87,7 +87,7 @@ Task<Status> FrameWriter::send_round() {
   Item* item = dequeue();
   if (item == nullptr) {
     Status status = co_await send_parts({parts.data(), count}, false);
-    sending_.clear();
+    clear_sent();
     co_return status;
   }
   item->sending = true;
@@ -96,7 +96,7 @@ Task<Status> FrameWriter::send_round() {
   parts[count++] = as_bytes(head_);
   if (!from_file) parts[count++] = item->payload.bytes.subspan(item->sent, length);
   Status status = co_await send_parts({parts.data(), count}, from_file);
-  sending_.clear();
+  clear_sent();
   if (status && from_file) status = co_await send_file(item->payload, item->sent, length);
   item->sending = false;
   if (!status) {
@@ -112,6 +112,15 @@ Task<Status> FrameWriter::send_round() {
     enqueue(*item);
   }
   co_return Status();
+}
+
+// A frame as large as a map comes seldom, and a node has hundreds of connections.
+void FrameWriter::clear_sent() {
+  if (sending_.capacity() > kKeptBytes) {
+    std::string().swap(sending_);
+  } else {
+    sending_.clear();
+  }
 }
 
 // The next frame of this payload: `head_` gets its header and body, the answer is its length.
@@ -175,10 +184,10 @@ void FrameWriter::stop() {
 
 void FrameWriter::release_idle_memory() {
   if (in_round_ || !pending_.empty() || first_ != nullptr) return;
-  // Not `= {}`, which assigns no characters and keeps the memory.
-  pending_ = std::string();
-  sending_ = std::string();
-  head_ = std::string();
+  // An assignment of no characters keeps the memory.
+  std::string().swap(pending_);
+  std::string().swap(sending_);
+  std::string().swap(head_);
 }
 
 void FrameWriter::fail_all() {

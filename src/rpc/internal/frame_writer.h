@@ -53,6 +53,7 @@ class FrameWriter {
 
  private:
   static constexpr size_t kPendingBytesMax = 256 * kKiB;
+  static constexpr size_t kKeptBytes = 16 * kKiB;  // of a buffer for small frames, for the next
 
   struct Item {
     Item(Payload what, Executor& executor) : payload(what), done(executor) {}
@@ -70,6 +71,7 @@ class FrameWriter {
   Task<Status> send_parts(std::span<const ConstByteSpan> parts, bool more);
   Task<Status> send_file(const Payload& payload, uint64_t from, uint64_t length);
   uint64_t encode_part(const Item& item);
+  void clear_sent();
   void finish_item(Item& item, Status status);
   void enqueue(Item& item);
   Item* dequeue();
