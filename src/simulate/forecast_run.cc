@@ -42,6 +42,7 @@ ForecastRun::ForecastRun(const ForecastOptions& options, uint64_t nodes, bool to
   DaemonOptions daemon = daemon_options();
   daemon.cluster.reader.stall = silence(kStallChunks, daemon.cluster.reader.stall);
   daemon.cluster.reader.slow = silence(kSlowChunks, daemon.cluster.reader.slow);
+  daemon.cluster.reader.slow_max = silence(kSlowChunks, daemon.cluster.reader.slow_max);
   daemon.cluster.pool.lanes = 1;  // a second connection for payload shares the same card
   if (nodes >= kManyNodes) daemon.cluster.pool.idle_close = kIdleClose;
   daemon.node.memory = 64 * kMiB;

@@ -86,6 +86,7 @@ WriteRun::WriteRun(const ForecastOptions& options, Saving saving)
   DaemonOptions daemon = daemon_options();
   daemon.cluster.reader.stall = silence(kStallChunks, daemon.cluster.reader.stall);
   daemon.cluster.reader.slow = silence(kSlowChunks, daemon.cluster.reader.slow);
+  daemon.cluster.reader.slow_max = silence(kSlowChunks, daemon.cluster.reader.slow_max);
   daemon.cluster.pool.lanes = 1;  // a second connection for payload shares the same card
   daemon.node.memory = 64 * kMiB;
   daemon.node.ack = AckLevel::kReplicated;  // of one replica: on this node's disk

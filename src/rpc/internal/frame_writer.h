@@ -49,6 +49,8 @@ class FrameWriter {
   void stop();
   // What is queued and not yet with the kernel.
   uint64_t queued_bytes() const { return pending_.size(); }
+  // Memory of the buffers for small frames, empty or not.
+  size_t capacity() const { return pending_.capacity() + sending_.capacity() + head_.capacity(); }
   void release_idle_memory();
 
  private:
