@@ -208,25 +208,33 @@ std::vector<WriteBack::Ending> WriteBack::take_records(const Version& version, E
   by_write_.erase(version->record.write_id);
   if (ended_writes_.size() >= kEndedWritesMax) ended_writes_.clear();
   ended_writes_.insert(version->record.write_id);
-  auto recorded = std::exchange(version->recorded, std::nullopt);
   std::shared_ptr<ReplicatedVersion> replicated = std::exchange(version->replicated, nullptr);
-  bool known = recorded || replicated != nullptr || !version->placed.empty() || version->ask_ledger;
+  bool known =
+      version->recorded || replicated != nullptr || !version->placed.empty() || version->ask_ledger;
   if (!known) return endings;
-  LedgerRecord record = recorded ? *recorded : LedgerRecord{};
-  if (!recorded) {  // without an acknowledgement
-    record.object = record.home = version->record.object;
-    record.write = version->write();
-    record.replicas = core_.options.replication.replicas;
-  }
+  LedgerRecord record = take_record(version);
   if (replicated != nullptr) {
     record.home = replicated->home();
     record.holders = replicated->holders();
   }
   record.size = version->size();
-  record.sequence = kAllSequences;
-  record.add_placed(version->placed);
   add(std::move(record));
   return endings;
+}
+
+LedgerRecord WriteBack::take_record(const Version& version) {
+  auto recorded = std::exchange(version->recorded, std::nullopt);
+  LedgerRecord record;
+  if (recorded) {
+    record = std::move(*recorded);
+  } else {  // without an acknowledgement, or from before a restart
+    record.object = record.home = version->record.object;
+    record.write = version->write();
+    record.replicas = core_.options.replication.replicas;
+  }
+  record.sequence = kAllSequences;
+  record.add_placed(version->placed);
+  return record;
 }
 
 void WriteBack::end_records(const Version& version, EndReason reason, const std::string& etag) {
@@ -268,9 +276,9 @@ Task<void> WriteBack::ask_ledger(Version version) {
   context.cancel = &version->cancel;
   auto records = co_await core_.replication->get_records(version->record.object, context);
   if (!records) co_return;  // asked again at the next attempt
-  version->ask_ledger = false;
   for (LedgerRecord& record : *records) {
     if (record.write.id != version->record.write_id) continue;
+    version->ask_ledger = false;
     version->sequence = std::max(version->sequence, record.sequence);
     version->placed = record.placed;
     if (record.write == version->write() && !record.has_content) {

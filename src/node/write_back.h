@@ -188,7 +188,8 @@ class WriteBack final : public WriterSide {
                       Push push) override;
   void may_be_in_origin(const std::string& object) override;
   Task<void> keep_replicated() override;
-  // After a restart: what other nodes have of it. Leaves ask_ledger set if they do not answer.
+  // After a restart: what other nodes have of it. Leaves ask_ledger set if they do not answer, or
+  // none of those that do has a record: one that does not may have.
   Task<void> ask_ledger(Version version);
   // Whether an ETag names a version that this node wrote and that has ended: other nodes may not
   // have heard of that.
@@ -200,6 +201,8 @@ class WriteBack final : public WriterSide {
   void publish(const Version& version) { by_write_[version->record.write_id] = version; }
   // On the nodes that keep its record. One that ended meanwhile ends there too.
   Task<Status> put_record(Version version, LedgerRecord& record, Context context);
+  // Its last record, or what stands for one that others may have; of all its generations.
+  LedgerRecord take_record(const Version& version);
   // It has ended: tells the other nodes, with the etag under which the origin has it (or empty).
   void end_records(const Version& version, EndReason reason, const std::string& etag);
   // The same; returns when no node can bring it back.

@@ -393,10 +393,8 @@ Task<Status> FileSystemImpl::seal(Inode& inode, bool close, Context context) {
     while (old != nullptr) {
       WriteBack::Version older = std::exchange(old->supersedes, nullptr);
       // On other nodes the old version stays until they have this one.
-      if (old->recorded) {
-        old->recorded->add_placed(old->placed);
-        old->recorded->sequence = kAllSequences;
-        version->earlier.push_back(*std::exchange(old->recorded, std::nullopt));
+      if (old->recorded || old->ask_ledger) {
+        version->earlier.push_back(write_back_.take_record(old));
         old->placed.clear();
         old->ask_ledger = false;
       }
