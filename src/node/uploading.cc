@@ -19,7 +19,6 @@ namespace shoal {
 namespace {
 
 constexpr Duration kRetryMax = std::chrono::seconds(60);
-constexpr size_t kEndedWritesMax = 10'000;
 constexpr size_t kFew = 1000;
 constexpr Duration kKeepPeriod = std::chrono::seconds(30);
 constexpr Duration kPutAgain = std::chrono::milliseconds(250);
@@ -188,105 +187,6 @@ Task<Status> WriteBack::put_record(Version version, LedgerRecord& record, Contex
     // Nothing tells when a node that failed could take it.
     Status slept = co_await sleep_for(core_.executor(), kPutAgain, context);
     if (!slept) co_return put;
-  }
-}
-
-std::vector<WriteBack::Ending> WriteBack::take_records(const Version& version, EndReason reason,
-                                                       const std::string& etag) {
-  reopened(version);  // nobody waits for it any more
-  std::vector<Ending> endings;
-  if (core_.replication == nullptr) return endings;
-  auto add = [&](LedgerRecord record) {
-    bool renamed = record.object != version->record.object;
-    bool same = !renamed && record.write == version->write();
-    bool gone = renamed || reason == EndReason::kGone;  // what it replaces goes with it
-    EndReason why = gone ? EndReason::kGone : same ? reason : EndReason::kReplaced;
-    endings.push_back({std::move(record), why, same ? etag : ""});
-  };
-  for (LedgerRecord& record : std::exchange(version->earlier, {})) add(std::move(record));
-  if (std::exchange(version->ended, true)) return endings;
-  by_write_.erase(version->record.write_id);
-  if (ended_writes_.size() >= kEndedWritesMax) ended_writes_.clear();
-  ended_writes_.insert(version->record.write_id);
-  std::shared_ptr<ReplicatedVersion> replicated = std::exchange(version->replicated, nullptr);
-  bool known =
-      version->recorded || replicated != nullptr || !version->placed.empty() || version->ask_ledger;
-  if (!known) return endings;
-  LedgerRecord record = take_record(version);
-  if (replicated != nullptr) {
-    record.home = replicated->home();
-    record.holders = replicated->holders();
-  }
-  record.size = version->size();
-  add(std::move(record));
-  return endings;
-}
-
-LedgerRecord WriteBack::take_record(const Version& version) {
-  auto recorded = std::exchange(version->recorded, std::nullopt);
-  LedgerRecord record;
-  if (recorded) {
-    record = std::move(*recorded);
-  } else {  // without an acknowledgement, or from before a restart
-    record.object = record.home = version->record.object;
-    record.write = version->write();
-    record.replicas = core_.options.replication.replicas;
-  }
-  record.sequence = kAllSequences;
-  record.add_placed(version->placed);
-  return record;
-}
-
-void WriteBack::end_records(const Version& version, EndReason reason, const std::string& etag) {
-  for (Ending& ending : take_records(version, reason, etag)) {
-    End end{ending.reason, ending.etag, {}};
-    end.commits.by_writer = {std::move(ending.etag), ending.record.write.generation,
-                             ending.record.sequence};
-    core_.replication->remove_record(std::move(ending.record), std::move(end));
-  }
-}
-
-Task<Status> WriteBack::end_now(Version version, EndReason reason, Context context) {
-  std::vector<Ending> endings;
-  for (Version each = version; each != nullptr; each = each->supersedes) {
-    std::ranges::move(take_records(each, reason, ""), std::back_inserter(endings));
-  }
-  Status status;
-  for (Ending& ending : endings) {
-    Status ended = co_await core_.replication->end_record(std::move(ending.record),
-                                                          {ending.reason, "", {}}, context);
-    if (!ended) status = std::move(ended);
-  }
-  co_return status;
-}
-
-// Cut off by a crash: other nodes may know it by its old name only, or by both.
-void WriteBack::finish_rename(const Version& version) {
-  LedgerRecord before;
-  before.object = before.home = version->renamed_from;
-  before.write = version->write();
-  before.sequence = version->sequence;
-  before.replicas = core_.options.replication.replicas;
-  version->earlier.push_back(std::move(before));
-  callbacks_.replicate(version);
-}
-
-Task<void> WriteBack::ask_ledger(Version version) {
-  Context context = core_.background();
-  context.cancel = &version->cancel;
-  auto records = co_await core_.replication->get_records(version->record.object, context);
-  if (!records) co_return;  // asked again at the next attempt
-  for (LedgerRecord& record : *records) {
-    if (record.write.id != version->record.write_id) continue;
-    version->ask_ledger = false;
-    version->sequence = std::max(version->sequence, record.sequence);
-    version->placed = record.placed;
-    if (record.write == version->write() && !record.has_content) {
-      version->replicated =
-          std::make_shared<ReplicatedVersion>(*core_.replication, record.home, record.write, false);
-      co_await version->replicated->find_holders(record, context);
-    }
-    version->recorded = std::move(record);
   }
 }
 
