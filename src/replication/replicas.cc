@@ -151,8 +151,10 @@ Task<Status> Replicas::bring(Replica& replica, NodeId source, uint64_t chunk, ui
       slot_of_chunk(replica.object, chunk), context);
   if (!answer) co_return fail(std::move(answer).error());
   if (sink.arrived < length) co_return fail(Code::kUnavailable, "the answer ended early");
+  if (crcs.size() != (length + kPieceBytes - 1) / kPieceBytes) crcs.clear();  // an odd peer
   ++replica.unsynced;  // a sync that comes meanwhile waits for the write, and is not the last
-  SHOAL_CO_RETURN_IF_ERROR(co_await replica.file->write(chunk * chunk_bytes, buffer.span()));
+  SHOAL_CO_RETURN_IF_ERROR(co_await replica.file->write(chunk * chunk_bytes, buffer.span(), crcs,
+                                                        CachedFile::Way::kDirect));
   ++replica.unsynced;
   replication_.metrics().replicated_bytes.add(length);
   co_return Status();
@@ -319,7 +321,8 @@ Task<Status> Replicas::send_block(Replica& replica, uint64_t index, uint64_t siz
   Range range{begin, length};
   bool here = range.end() <= replica.file->size() && replica.file->missing(range).empty();
   if (here) {
-    SHOAL_CO_RETURN_IF_ERROR(co_await replica.file->read(begin, buffer.span()));
+    SHOAL_CO_RETURN_IF_ERROR(
+        co_await replica.file->read(begin, buffer.span(), CachedFile::Way::kDirect));
     // Promise 2: checked against the checksum of when it entered, before it leaves.
     if (replica.synced >= replica.unsynced && begin % kPieceBytes == 0) {
       SHOAL_CO_ASSIGN_OR_RETURN(uint32_t crc, co_await crc_of(replica, range));

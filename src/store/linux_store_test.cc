@@ -1,6 +1,7 @@
 // The store on the real disk: io_uring, real descriptors, and what it costs.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -228,6 +229,58 @@ TEST_F(LinuxStore, staged_writes_keep_up_with_plain_files) {
     ASSERT_TRUE(run(store_->drop_staged(file_)));
     ASSERT_TRUE(run(release()));
   }
+}
+
+Task<Status> write_both_ways(FileRef& file, ConstByteSpan bytes) {
+  // The direct one begins among pages that the other one left dirty.
+  SHOAL_CO_RETURN_IF_ERROR(co_await file->write(0, bytes.first(3 * kPieceBytes + 77)));
+  co_return co_await file->write(kPieceBytes, bytes.subspan(kPieceBytes), {},
+                                 CachedFile::Way::kDirect);
+}
+Task<Status> read_both_ways(FileRef& file, ByteSpan direct, ByteSpan cached) {
+  SHOAL_CO_RETURN_IF_ERROR(co_await file->read(0, direct, CachedFile::Way::kDirect));
+  co_return co_await file->read(0, cached);
+}
+
+// The share of a file that lies in the page cache.
+double resident(const std::string& path) {
+  int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  auto size = static_cast<size_t>(lseek(file, 0, SEEK_END));
+  void* mapped = mmap(nullptr, size, PROT_READ, MAP_SHARED, file, 0);
+  ::close(file);
+  if (mapped == MAP_FAILED) return -1;
+  std::vector<unsigned char> pages((size + 4095) / 4096);
+  int answer = mincore(mapped, size, pages.data());
+  munmap(mapped, size);
+  if (answer != 0) return -1;
+  auto count = std::ranges::count_if(pages, [](unsigned char page) { return (page & 1) != 0; });
+  return static_cast<double>(count) / static_cast<double>(pages.size());
+}
+
+TEST_F(LinuxStore, bytes_go_past_the_page_cache) {
+  ASSERT_TRUE(open());
+  ASSERT_TRUE(run(create(*store_, file_, 1)));
+  Buffer bytes = Buffer::copy_of(as_bytes(bytes_of(8 * kMiB + 999)));
+  ASSERT_TRUE(run(write_both_ways(file_, bytes.span())));
+  std::string path;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(options_.directory)) {
+    if (entry.path().extension() == ".data") path = entry.path();
+  }
+  ASSERT_FALSE(path.empty());
+  int direct = ::open(path.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC);
+  if (direct >= 0) {
+    ::close(direct);
+    double share = resident(path);
+    EXPECT_GE(share, 0);
+    EXPECT_LT(share, 0.1);
+  }
+  Buffer one(bytes.size());
+  Buffer other(bytes.size());
+  ASSERT_TRUE(run(read_both_ways(file_, one.span(), other.span())));
+  EXPECT_TRUE(std::ranges::equal(one.span(), bytes.span()));
+  EXPECT_TRUE(std::ranges::equal(other.span(), bytes.span()));
+  ASSERT_TRUE(run(store_->drop_staged(file_)));
+  ASSERT_TRUE(run(release()));
 }
 
 }  // namespace

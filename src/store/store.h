@@ -143,10 +143,16 @@ class CachedFile {
     return fill(offset, bytes, {}, Keep::kOwned);
   }
 
+  // How bytes move between memory and the disk. kDirect (O_DIRECT) spares the copy and the page
+  // cache, for what is not soon read again here; used for the whole blocks of 4 KiB at the start of
+  // a range, where offset and memory are aligned to them and the file system can.
+  enum class Way { kPageCache, kDirect };
+
   // Reads present bytes; the range must lie inside size(). Pieces not yet vouched for are checked;
   // kCorrupt: the bad pieces of a clean version were dropped (missing() names them, fetch again);
   // bad pieces of a staged version stay and every read of them fails.
-  virtual Task<Status> read(uint64_t offset, ByteSpan into) = 0;
+  virtual Task<Status> read(uint64_t offset, ByteSpan into, Way way) = 0;
+  Task<Status> read(uint64_t offset, ByteSpan into) { return read(offset, into, Way::kPageCache); }
   // Present bytes of a clean version as they lie in the file, for sendfile. While the loan lives,
   // its range stays. Checked like read(), with the same errors. `range.offset` is piece-aligned.
   class Loan {
@@ -164,8 +170,12 @@ class CachedFile {
 
   // --- staged versions only; each is refused (kInvalidArgument) on a clean one ---
   // Pieces that a write touches only partly must be present or lie past the end (else kInternal).
-  // kNoSpace when the budget or disk is full.
-  virtual Task<Status> write(uint64_t offset, ConstByteSpan bytes) = 0;
+  // kNoSpace when the budget or disk is full. `crcs` as for fill(); `offset` is then piece-aligned.
+  virtual Task<Status> write(uint64_t offset, ConstByteSpan bytes, std::span<const uint32_t> crcs,
+                             Way way) = 0;
+  Task<Status> write(uint64_t offset, ConstByteSpan bytes) {
+    return write(offset, bytes, {}, Way::kPageCache);
+  }
   // Growing makes a hole of zeros (present; missing in a partial version); shrinking drops the
   // rest.
   virtual Task<Status> set_size(uint64_t size) = 0;

@@ -225,7 +225,7 @@ void File::unload() {
 
 Task<Status> File::close_files() {
   Status status;
-  for (FileId* file : {&data_, &meta_}) {
+  for (FileId* file : {&data_, &direct_, &meta_}) {
     if (*file == FileId::kNone) continue;
     Status closed = co_await disk_io::close(tier_.disk(), std::exchange(*file, FileId::kNone));
     if (!closed && status) status = std::move(closed);

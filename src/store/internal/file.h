@@ -53,9 +53,12 @@ class File final : public CachedFile, public std::enable_shared_from_this<File> 
   Task<Status> fill(uint64_t offset, ConstByteSpan bytes, std::span<const uint32_t> crcs,
                     Keep keep) override;
   Task<Result<std::unique_ptr<Loan>>> lend(Range range) override;
-  Task<Status> read(uint64_t offset, ByteSpan into) override;
+  using CachedFile::read;
+  Task<Status> read(uint64_t offset, ByteSpan into, Way way) override;
   Task<Status> verify() override;
-  Task<Status> write(uint64_t offset, ConstByteSpan bytes) override;
+  using CachedFile::write;
+  Task<Status> write(uint64_t offset, ConstByteSpan bytes, std::span<const uint32_t> crcs,
+                     Way way) override;
   Task<Status> set_size(uint64_t size) override;
   Task<Status> zero(Range range) override;
   Task<Status> allocate(Range range) override;
@@ -109,6 +112,11 @@ class File final : public CachedFile, public std::enable_shared_from_this<File> 
   // clean one stays open and loaded for a while (IdleFiles).
   Task<void> settle(bool may_idle = false);
   Task<Status> close_files();
+  // The data file with O_DIRECT, opened when first asked for; kNone where that cannot be.
+  Task<FileId> direct_file();
+  // Bytes of the data file, with what is not fit for kDirect through the page cache.
+  Task<Status> move_in(uint64_t offset, ConstByteSpan bytes, Way way);
+  Task<Result<size_t>> move_out(uint64_t offset, ByteSpan into, Way way);
   Task<void> remove_files();
   void unload();
   bool in_use() const { return !user_.expired() || internal_refs_ > 0; }
@@ -153,10 +161,10 @@ class File final : public CachedFile, public std::enable_shared_from_this<File> 
   uint64_t uncharged(Range range) const;
   // Gets room, the rewriting mark, and the lock (`amount` of it) for changing `range`.
   Task<Result<Permit>> prepare(Range range, uint64_t amount, bool charge);
-  void note_write(Range range, ConstByteSpan bytes);
+  void note_write(Range range, ConstByteSpan bytes, std::span<const uint32_t> crcs);
   void fill_gap(uint64_t offset);
   Task<Status> recompute();
-  void start_writeback(Range range);
+  void start_writeback(Range range, Way way);
   Task<void> sync_early();
   Task<Status> undo_growth();
 
@@ -201,6 +209,8 @@ class File final : public CachedFile, public std::enable_shared_from_this<File> 
   bool sync_failed_ = false;
   bool pinned_ = false;
   FileId data_ = FileId::kNone;
+  FileId direct_ = FileId::kNone;  // data_ once more, with O_DIRECT
+  bool no_direct_ = false;         // the file system refused it
   FileId meta_ = FileId::kNone;
   PieceTable table_;
   std::shared_ptr<ReadView> view_;  // shared with threads of the mount

@@ -236,7 +236,7 @@ Task<Status> File::ensure_checked(uint64_t first, uint64_t end) {
   }
 }
 
-Task<Status> File::read(uint64_t offset, ByteSpan into) {
+Task<Status> File::read(uint64_t offset, ByteSpan into, Way way) {
   SHOAL_ASSERT(loaded_);
   if (offset > size_ || into.size() > size_ - offset) {
     co_return fail(Code::kInvalidArgument, fmt::format("{}: read past the end", object_));
@@ -249,8 +249,7 @@ Task<Status> File::read(uint64_t offset, ByteSpan into) {
   // where nothing was before.
   while (overlaps(writing_, range)) (void)co_await changed_.wait({});
   SHOAL_CO_RETURN_IF_ERROR(co_await ensure_checked(offset / kPieceBytes, pieces_of(range.end())));
-  SHOAL_CO_ASSIGN_OR_RETURN(size_t got,
-                            co_await disk_io::read_some(tier_.disk(), data_, offset, into));
+  SHOAL_CO_ASSIGN_OR_RETURN(size_t got, co_await move_out(offset, into, way));
   // The file is shorter only while a truncation or a growing write is under way: zeros.
   if (got < into.size()) std::ranges::fill(into.subspan(got), std::byte{0});
   co_return Status();

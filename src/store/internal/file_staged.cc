@@ -145,7 +145,7 @@ void File::fill_gap(uint64_t offset) {
 }
 
 // Enters the write in the table before its bytes reach the file.
-void File::note_write(Range range, ConstByteSpan bytes) {
+void File::note_write(Range range, ConstByteSpan bytes, std::span<const uint32_t> crcs) {
   bool disturbed = overlaps(writing_, range);
   if (pieces_of(range.end()) > table_.pieces()) {
     table_.resize(pieces_of(range.end()));
@@ -163,7 +163,7 @@ void File::note_write(Range range, ConstByteSpan bytes) {
     Piece next{0, static_cast<uint32_t>(std::max(covered, to)) | Piece::kPresent | Piece::kVouched |
                       (piece.bits & Piece::kSynced)};
     if (!disturbed && from == 0 && to >= covered) {
-      next.crc = crc32c(part);
+      next.crc = crcs.empty() ? crc32c(part) : crcs[i - range.offset / kPieceBytes];
     } else if (!disturbed && piece.present() && !piece.hole() && !piece.has(Piece::kStale) &&
                from == covered && piece.length() == covered) {
       next.crc = crc32c(part, piece.crc);
@@ -175,7 +175,10 @@ void File::note_write(Range range, ConstByteSpan bytes) {
   table_changed_ = data_unsynced_ = true;
 }
 
-Task<Status> File::write(uint64_t offset, ConstByteSpan bytes) {
+Task<Status> File::write(uint64_t offset, ConstByteSpan bytes, std::span<const uint32_t> crcs,
+                         Way way) {
+  SHOAL_ASSERT(crcs.empty() ||
+               (offset % kPieceBytes == 0 && crcs.size() == pieces_of(bytes.size())));
   SHOAL_CO_RETURN_IF_ERROR(check_writable());
   if (bytes.size() > kObjectSizeMax || offset > kObjectSizeMax - bytes.size()) {
     co_return fail(Code::kTooLarge, fmt::format("{}: write beyond the largest size", object_));
@@ -188,11 +191,11 @@ Task<Status> File::write(uint64_t offset, ConstByteSpan bytes) {
        ++i) {
     if (!table_.get(i).present()) absent.push_back(i);
   }
-  note_write(range, bytes);
+  note_write(range, bytes, crcs);
   Status status;
   {
     RangeMark mark(*this, writing_, range);
-    status = co_await disk_io::write(tier_.disk(), data_, offset, bytes);
+    status = co_await move_in(offset, bytes, way);
   }
   if (!status) {
     for (uint64_t i = offset / kPieceBytes; i < std::min(pieces_of(range.end()), table_.pieces());
@@ -214,7 +217,7 @@ Task<Status> File::write(uint64_t offset, ConstByteSpan bytes) {
       view_->set_present(i, true);
     }
   }
-  start_writeback(range);
+  start_writeback(range, way);
   co_return Status();
 }
 
@@ -256,7 +259,7 @@ Task<void> File::sync_early() {
 }
 
 // Lets the kernel begin writing a chunk as soon as it is full, so that sync() finds little left.
-void File::start_writeback(Range range) {
+void File::start_writeback(Range range, Way way) {
   if (written_.size() < chunks_.size()) written_.resize(chunks_.size(), 0);
   for (uint64_t c = range.offset / kChunkBytesDefault; c * kChunkBytesDefault < range.end(); ++c) {
     uint64_t from = std::max(range.offset, c * kChunkBytesDefault);
@@ -264,6 +267,7 @@ void File::start_writeback(Range range) {
     written_[c] += static_cast<uint32_t>(std::min<uint64_t>(to - from, kChunkBytesDefault));
     if (written_[c] < kChunkBytesDefault) continue;
     written_[c] = 0;
+    if (way == Way::kDirect) continue;            // nothing of it is left to write
     if (writebacks_ >= kWritebacksMax) continue;  // the disk is behind; sync() does the rest
     ++writebacks_;
     Task<void> work = write_back(tier_.disk(), data_, {c * kChunkBytesDefault, kChunkBytesDefault},
