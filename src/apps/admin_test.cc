@@ -221,6 +221,19 @@ TEST(Status, what_others_sum_up_has_the_keys_but_not_the_members) {
   EXPECT_TRUE(read->members.empty());
 }
 
+TEST(Status, says_whether_nodes_talk_in_tls) {
+  for (bool tls : {false, true}) {
+    NodeReport report;
+    report.cluster.name = "c";
+    report.cluster.tls = tls;
+    report.members.push_back({"n1", "id", "a:1", "", "", "up", 1, 2});
+    auto read = parse_status_json(status_json(report));
+    ASSERT_TRUE(read);
+    EXPECT_EQ(read->cluster.tls, tls);
+    EXPECT_EQ(status_table(*read).find("TLS") != std::string::npos, tls);
+  }
+}
+
 TEST(Runtime, publishes_withdraws_and_forgets_the_dead) {
   char name[] = "/tmp/shoal_runtime_XXXXXX";
   ASSERT_NE(mkdtemp(name), nullptr);

@@ -101,6 +101,7 @@ void NodeService::add_cluster(NodeReport& report) {
   report.cluster.node_id = cluster_->membership().self().to_hex();
   report.cluster.address = cluster_->address();
   report.cluster.further_addresses = cluster_->further_addresses();
+  report.cluster.tls = cluster_->options().tls;
   report.cluster.store = status.store;
   report.cluster.store_reachable = status.store_reachable;
   report.cluster.store_writable = status.store_writable;

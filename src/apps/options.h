@@ -46,6 +46,7 @@ struct Options {
   uint32_t weight = 0;               // GiB; 0: what the cache may hold
   std::string map_store = "origin";  // or "etcd://host:port,...", "static:FILE"
   std::string cluster_key_file;      // for static:
+  bool tls = false;                  // between nodes
   Duration grace = std::chrono::seconds(120);
   uint32_t replicas = 2;
   bool ack_degraded = false;

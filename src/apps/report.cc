@@ -82,6 +82,7 @@ Json cluster_json(const NodeReport& r) {
           {"node_id", r.cluster.node_id},
           {"address", r.cluster.address},
           {"further_addresses", r.cluster.further_addresses},
+          {"tls", r.cluster.tls},
           {"map_store", r.cluster.store},
           {"map_store_reachable", r.cluster.store_reachable},
           {"map_store_writable", r.cluster.store_writable},
@@ -180,6 +181,7 @@ void take_cluster(const Json& json, NodeReport& r) {
   take(cluster, "node_id", r.cluster.node_id);
   take(cluster, "address", r.cluster.address);
   take(cluster, "further_addresses", r.cluster.further_addresses);
+  take(cluster, "tls", r.cluster.tls);
   take(cluster, "map_store", r.cluster.store);
   take(cluster, "map_store_reachable", r.cluster.store_reachable);
   take(cluster, "map_store_writable", r.cluster.store_writable);
@@ -337,8 +339,8 @@ namespace {
 
 void add_members(std::string& out, const NodeReport& r) {
   auto to = std::back_inserter(out);
-  fmt::format_to(to, "cluster {}: {} members, map version {} in {}{}{}\n", r.cluster.name,
-                 r.members.size(), r.map.version, r.cluster.store,
+  fmt::format_to(to, "cluster {}: {} members{}, map version {} in {}{}{}\n", r.cluster.name,
+                 r.members.size(), r.cluster.tls ? ", TLS" : "", r.map.version, r.cluster.store,
                  !r.cluster.store_reachable  ? ", which cannot be reached"
                  : !r.cluster.store_writable ? ", which this node may not write"
                                              : "",

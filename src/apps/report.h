@@ -61,6 +61,7 @@ struct NodeReport {
     std::string address;                         // that other nodes were told
     std::vector<std::string> further_addresses;  // of this node's other network cards
     std::string store;                           // where the map lies
+    bool tls = false;                            // what passes between nodes is encrypted
     bool store_reachable = true, store_writable = true;
     std::string last_error;
     uint64_t slots = 0;  // that this node owns

@@ -120,6 +120,9 @@ Status RunningParts::start() {
   if (replicates && options_.cluster.empty()) {
     return fail(Code::kInvalidArgument, "--ack replicated needs other nodes; give --cluster NAME");
   }
+  if (options_.tls && options_.cluster.empty()) {
+    return fail(Code::kInvalidArgument, "--tls is for a cluster; give --cluster NAME");
+  }
   if (!options_.cluster.empty()) SHOAL_RETURN_IF_ERROR(start_cluster());
   SHOAL_RETURN_IF_ERROR(start_node());
   SHOAL_RETURN_IF_ERROR(start_admin());
@@ -243,6 +246,7 @@ Status RunningParts::start_cluster() {
   cluster.listen = options_.listen;
   cluster.advertise = options_.advertise;
   cluster.interfaces = options_.interfaces;
+  cluster.tls = options_.tls;
   cluster.grace = options_.grace;
   cluster.copies = std::max(cluster.copies, options_.replicas + 1);
   cluster.attr_ttl = options_.attr_ttl;

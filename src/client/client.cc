@@ -40,9 +40,12 @@ Task<Status> Client::begin(MapStore& store) {
   Context limit = Context::within(world_.executor, std::chrono::seconds(30));
   SHOAL_CO_RETURN_IF_ERROR(co_await observer_.load(store, limit));
   SHOAL_CO_ASSIGN_OR_RETURN(std::string key, co_await store.key(limit));
-  rpc_ = std::make_unique<RpcContext>(
-      RpcContext{world_, log_, rpc_metrics_, observer_,
-                 RpcIdentity{options_.cluster, origin_.identity(), {}, 0, std::move(key)}});
+  if (options_.tls) {
+    SHOAL_CO_ASSIGN_OR_RETURN(tls_, TlsContext::make(key));
+  }
+  rpc_ = std::make_unique<RpcContext>(RpcContext{
+      world_, log_, rpc_metrics_, observer_,
+      RpcIdentity{options_.cluster, origin_.identity(), {}, 0, std::move(key)}, tls_.get()});
   pool_ = RpcPool::create(*rpc_, options_.pool);
   observer_.follow(*pool_);
   reader_ =

@@ -12,6 +12,7 @@
 #include "client/peer_reader.h"
 #include "origin/origin.h"
 #include "rpc/rpc.h"
+#include "rpc/tls.h"
 
 namespace shoal {
 
@@ -21,6 +22,7 @@ struct ClientOptions {
   PeerReadOptions reader;
   uint32_t chunks_parallel = 16;  // of one read
   Duration attr_ttl = std::chrono::seconds(5);
+  bool tls = false;  // as its nodes were started
 };
 
 class Client {
@@ -59,6 +61,7 @@ class Client {
   RpcMetrics rpc_metrics_;
   PeerMetrics peer_metrics_;
   Observer observer_;
+  std::unique_ptr<TlsContext> tls_;  // null: without
   std::unique_ptr<RpcContext> rpc_;
   std::unique_ptr<RpcPool> pool_;
   std::unique_ptr<PeerReader> reader_;

@@ -133,6 +133,9 @@ Status Cluster::choose_addresses(const std::vector<std::string>& bound) {
 Task<Status> Cluster::begin(MapStore& store, Registry& registry) {
   Context limit = Context::within(world_.executor, options_.join_timeout);
   SHOAL_CO_ASSIGN_OR_RETURN(std::string key, co_await store.key(limit));
+  if (options_.tls) {
+    SHOAL_CO_ASSIGN_OR_RETURN(tls_, TlsContext::make(key));
+  }
   MembershipOptions membership;
   membership.cluster = options_.name;
   membership.origin = origin_.identity();
@@ -150,7 +153,7 @@ Task<Status> Cluster::begin(MapStore& store, Registry& registry) {
   // A listener first, so that the address is known when the membership is made.
   membership_ = Membership::create(world_, store, registry, log_, membership);
   rpc_ = std::make_unique<RpcContext>(
-      RpcContext{world_, log_, rpc_metrics_, *membership_, std::move(identity)});
+      RpcContext{world_, log_, rpc_metrics_, *membership_, std::move(identity), tls_.get()});
   service_ = std::make_unique<PeerService>(world_, *membership_, *attributes_);
   RpcServerOptions server;
   SHOAL_ASSERT(!options_.listen.empty());

@@ -14,6 +14,7 @@
 #include "node/attribute_cache.h"
 #include "node/peer_service.h"
 #include "rpc/rpc.h"
+#include "rpc/tls.h"
 
 namespace shoal {
 
@@ -28,6 +29,7 @@ struct ClusterOptions {
   // id, name, http (as it listens: told to others if they can reach it), weight, zone; the address
   // is filled in here.
   Member self;
+  bool tls = false;  // encrypt what passes between nodes; all of the cluster, or none
   uint32_t copies = 3;
   Duration grace = std::chrono::seconds(120);
   Duration attr_ttl = std::chrono::seconds(5);
@@ -81,6 +83,7 @@ class Cluster {
   RpcMetrics rpc_metrics_;
   PeerMetrics peer_metrics_;
   std::unique_ptr<Membership> membership_;
+  std::unique_ptr<TlsContext> tls_;  // null: without
   std::unique_ptr<RpcContext> rpc_;
   std::unique_ptr<RpcPool> pool_;
   std::unique_ptr<AttributeCache> attributes_;

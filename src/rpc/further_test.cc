@@ -222,6 +222,13 @@ TEST_P(FurtherAddresses, holds) {
   EXPECT_EQ(bed.network().open_ends(), 0u);
 }
 
+TEST_P(FurtherAddresses, holds_with_tls) {
+  MemoryBed bed;
+  bed.tls = true;
+  bed.run(GetParam().run(bed));
+  EXPECT_EQ(bed.network().open_ends(), 0u);
+}
+
 INSTANTIATE_TEST_SUITE_P(Rpc, FurtherAddresses, testing::ValuesIn(kCases),
                          [](const auto& info) { return std::string(info.param.name); });
 

@@ -30,6 +30,15 @@ TEST_P(OnLinux, holds) {
   bed.run(start(bed, GetParam().run));
 }
 
+TEST_P(OnLinux, holds_with_tls) {
+  LinuxBed bed;
+  bed.tls = true;
+  auto start = [](Bed& where, Task<void> (*scenario)(Bed&)) -> Task<void> {
+    co_await scenario(where);
+  };
+  bed.run(start(bed, GetParam().run));
+}
+
 INSTANTIATE_TEST_SUITE_P(Rpc, OnLinux, testing::ValuesIn(scenarios::kAll),
                          [](const auto& info) { return std::string(info.param.name); });
 
@@ -59,8 +68,11 @@ Task<void> sends_files(Bed& bed, std::string path) {
 
 TEST(SendFile, carries_a_file) {
   TemporaryDirectory directory;
-  LinuxBed bed;
-  bed.run(sends_files(bed, directory / "file"));
+  for (bool tls : {false, true}) {
+    LinuxBed bed;
+    bed.tls = tls;
+    bed.run(sends_files(bed, directory / "file"));
+  }
 }
 
 Task<void> two_servers_on_one_port(Bed& bed) {

@@ -15,6 +15,13 @@ TEST_P(InMemory, holds) {
   EXPECT_EQ(bed.network().open_ends(), 0u);
 }
 
+TEST_P(InMemory, holds_with_tls) {
+  MemoryBed bed;
+  bed.tls = true;
+  bed.run(GetParam().run(bed));
+  EXPECT_EQ(bed.network().open_ends(), 0u);
+}
+
 INSTANTIATE_TEST_SUITE_P(Rpc, InMemory, testing::ValuesIn(scenarios::kAll),
                          [](const auto& info) { return std::string(info.param.name); });
 

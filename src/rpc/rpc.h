@@ -21,6 +21,8 @@
 
 namespace shoal {
 
+class TlsContext;  // rpc/tls.h
+
 // Who we are on the wire.
 struct RpcIdentity {
   std::string cluster;  // its name
@@ -63,6 +65,7 @@ struct RpcContext {
   RpcMetrics& metrics;
   MapVersions& versions;
   RpcIdentity identity;
+  TlsContext* tls = nullptr;  // null: nothing is encrypted, and who encrypts is refused
 };
 
 // --- calling ---

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <string_view>
 #include <thread>
 
 #include "async/disk_io.h"
@@ -237,11 +238,15 @@ void measure_raw(bool from_file, int file) {
   for (int socket : {listener, near, far}) ::close(socket);
 }
 
-int run(const char* only) {
+int run(const char* only, bool tls) {
   ::setvbuf(stdout, nullptr, _IOLBF, 0);
   auto wanted = [only](std::string_view what) { return only == nullptr || what == only; };
   Side server(2);
   Side caller(1);
+  if (tls) {
+    server.node->use_tls();
+    caller.node->use_tls();
+  }
   BenchHandler handler;
   RpcServerOptions options;
   options.listen = "127.0.0.1:0";
@@ -287,5 +292,9 @@ int run(const char* only) {
 }  // namespace
 }  // namespace shoal
 
-// rpc_bench [small|payload|file]
-int main(int argc, char** argv) { return shoal::run(argc > 1 ? argv[1] : nullptr); }
+// rpc_bench [small|payload|file] [tls]
+int main(int argc, char** argv) {
+  bool tls = std::string_view(argv[argc - 1]) == "tls";
+  int words = argc - (tls ? 1 : 0);
+  return shoal::run(words > 1 ? argv[1] : nullptr, tls);
+}

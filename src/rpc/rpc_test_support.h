@@ -14,6 +14,7 @@
 #include "base/checksum.h"
 #include "rpc/memory_network_test_support.h"
 #include "rpc/rpc.h"
+#include "rpc/tls.h"
 #include "wire/messages.pb.h"
 
 namespace shoal {
@@ -49,6 +50,7 @@ class Bed {
   virtual World& server() = 0;
   virtual std::string listen() const = 0;
   virtual std::string listen_further() const = 0;
+  bool tls = false;  // set before the scenario runs
   virtual void run(Task<void> scenario) = 0;
 };
 
@@ -205,7 +207,14 @@ struct TestNode {
                 versions,
                 {"blue", "file:///data", {1, id}, id, std::string(32, 'k')}},
         handler(world.executor) {}
+  void use_tls() {
+    auto made = TlsContext::make(context.identity.key);
+    SHOAL_ASSERT(made.has_value());
+    tls = std::move(*made);
+    context.tls = tls.get();
+  }
   std::vector<std::string> lines;
+  std::unique_ptr<TlsContext> tls;
   Registry registry;
   RpcMetrics metrics;
   Log log;

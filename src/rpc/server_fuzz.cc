@@ -1,7 +1,8 @@
 // A whole server on one connection, fed with anything. The first byte says how: raw bytes from the
 // start; or, after a right handshake, raw bytes, or frames with right checksums that are cut from
-// the input; and how many bytes come at once. The server must end the connection or answer, and
-// nothing may be left over when it stops.
+// the input; with TLS or without (then raw bytes are records); and how many bytes come at once. The
+// server must end the connection or answer, and nothing may be left over when it stops.
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -12,6 +13,8 @@
 
 namespace shoal {
 namespace {
+
+constexpr unsigned char kTlsFrom = 192;
 
 // Cut by a byte of type and one of length; ids are small, so that they meet.
 std::string frames_of(std::string_view input) {
@@ -42,9 +45,12 @@ Task<void> attack(MemoryBed& bed, std::string address, TestNode& node, std::stri
   input = input.substr(std::min<size_t>(1, input.size()));
   auto socket = co_await net_io::connect(world.network, world.executor, address, {});
   SHOAL_ASSERT(socket.has_value());
-  Stream stream(world, *socket, "fuzzer");
+  bool tls = mode >= kTlsFrom;
+  if (tls) mode = static_cast<unsigned char>(mode - kTlsFrom);
+  bool shakes = mode % 3 != 0;
+  Stream stream(world, *socket, "fuzzer", tls && shakes ? node.context.tls : nullptr);
   FrameReader reader(stream);
-  if (mode % 3 != 0) {
+  if (shakes) {
     auto peer = co_await shake_hands(stream, reader, node.context.identity,
                                      Handshake::Role::kCaller, 0, {});
     SHOAL_ASSERT(peer.has_value());
@@ -55,7 +61,15 @@ Task<void> attack(MemoryBed& bed, std::string address, TestNode& node, std::stri
   size_t step = 1 + mode / 3 * 7;
   Context limits = Context::within(world.executor, std::chrono::minutes(2));
   for (size_t at = 0; at < bytes.size(); at += step) {
-    if (!co_await send_bytes(stream, bytes.substr(at, step), limits)) break;
+    std::string some = bytes.substr(at, step);
+    std::array<ConstByteSpan, 1> parts = {as_bytes(some)};
+    Status sent;
+    if (tls && mode % 3 != 2) {
+      sent = co_await net_io::send(world.network, world.executor, *socket, parts, false, limits);
+    } else {
+      sent = co_await send_bytes(stream, some, limits);
+    }
+    if (!sent) break;
   }
   // Long enough for every time limit of the server.
   (void)co_await sleep_for(world.executor, std::chrono::seconds(40), {});
@@ -65,6 +79,7 @@ Task<void> attack(MemoryBed& bed, std::string address, TestNode& node, std::stri
 
 Task<void> scenario(MemoryBed& bed, std::string_view input) {
   TestNode node(bed.server(), 2);
+  if (!input.empty() && static_cast<unsigned char>(input[0]) >= kTlsFrom) node.use_tls();
   RpcServerOptions options;
   options.listen = bed.listen();
   options.requests_max = 4;

@@ -38,6 +38,9 @@ bool parse(Message& message, std::string_view body) {
   return message.ParseFromArray(body.data(), static_cast<int>(body.size()));
 }
 
+// The first byte of a TLS handshake; no frame begins so.
+bool is_tls(ConstByteSpan bytes) { return !bytes.empty() && bytes[0] == std::byte{0x16}; }
+
 std::string name_of(const Hash128& node) {
   return node.is_zero() ? std::string("a client") : "node " + node.to_hex();
 }
@@ -48,6 +51,22 @@ std::string encode_refusal(const Error& error) {
   FrameHeader header;
   header.type = FrameType::kRefused;
   return encode_frame(header, encode_error(error));
+}
+
+Result<std::optional<Error>> decode_refusal(ConstByteSpan bytes, const std::string& peer) {
+  auto wrong = [&peer](const char* what) {
+    return fail(Code::kCorrupt, fmt::format("{}: {} instead of TLS", peer, what));
+  };
+  if (!check_beginning(bytes)) return wrong("unknown bytes");
+  if (bytes.size() < kFrameHeaderBytes) return std::nullopt;
+  SHOAL_ASSIGN_OR_RETURN(FrameHeader header, decode_frame_header(bytes.first<kFrameHeaderBytes>()));
+  if (header.type != FrameType::kRefused || header.body_length > kHandshakeBytesMax) {
+    return wrong("another frame");
+  }
+  if (bytes.size() < kFrameHeaderBytes + header.body_length) return std::nullopt;
+  ConstByteSpan body = bytes.subspan(kFrameHeaderBytes, header.body_length);
+  SHOAL_RETURN_IF_ERROR(check_body(header, body));
+  return decode_error(as_text(body), peer + " refused this node");
 }
 
 Handshake::Handshake(Role role, HandshakeIdentity self, HandshakeOptions options, std::string& out)
@@ -80,6 +99,13 @@ Result<size_t> Handshake::take(ConstByteSpan bytes, std::string& out) {
     if (tell) out += encode_refusal(error);
     return fail(std::move(error).with_context(options_.peer));
   };
+  if (is_tls(bytes)) {
+    return give_up(Error(Code::kUnauthenticated,
+                         fmt::format("{} does not speak TLS, the other side does: start all nodes "
+                                     "of the cluster with --tls, or none",
+                                     name_of(self_.node))),
+                   true);
+  }
   if (Status status = check_beginning(bytes); !status) {
     return give_up(std::move(status).error(), false);
   }

@@ -18,6 +18,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -91,5 +92,8 @@ class Handshake {
 
 // A whole kRefused frame, readable by every version.
 std::string encode_refusal(const Error& error);
+// What a kRefused frame at the beginning of `bytes` says; nothing: more bytes are needed. kCorrupt:
+// they are something else.
+Result<std::optional<Error>> decode_refusal(ConstByteSpan bytes, const std::string& peer);
 
 }  // namespace shoal

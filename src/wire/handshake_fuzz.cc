@@ -40,6 +40,7 @@ void run(shoal::Handshake::Role role, std::string_view input, bool raw) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::string_view input(reinterpret_cast<const char*>(data), size);
+  (void)shoal::decode_refusal(shoal::as_bytes(input), "peer");
   for (bool raw : {false, true}) {
     run(shoal::Handshake::Role::kCaller, input, raw);
     run(shoal::Handshake::Role::kAnswerer, input, raw);

@@ -236,5 +236,48 @@ TEST(Handshake, bytes_out_of_place_end_it) {
   EXPECT_EQ(third.take(as_bytes(giant).first(100), out).error().code(), Code::kCorrupt);
 }
 
+TEST(Handshake, tells_who_speaks_tls) {
+  for (auto role : {Handshake::Role::kAnswerer, Handshake::Role::kCaller}) {
+    std::string out;
+    Handshake handshake(role, identity(2), {"A", {3, 4}, 0, 64}, out);
+    out.clear();
+    auto used = handshake.take(as_bytes("\x16\x03\x01"), out);
+    ASSERT_FALSE(used);
+    EXPECT_EQ(used.error().code(), Code::kUnauthenticated);
+    auto refusal = decode_refusal(as_bytes(out), "B");
+    ASSERT_TRUE(refusal.has_value() && refusal->has_value());
+    EXPECT_NE((*refusal)->message().find("--tls"), std::string::npos);
+  }
+}
+
+TEST(Refusal, is_read_from_any_beginning_of_it) {
+  std::string whole = encode_refusal(Error(Code::kBusy, "full"));
+  for (size_t there = 0; there < whole.size(); ++there) {
+    auto refusal = decode_refusal(as_bytes(whole).first(there), "B");
+    ASSERT_TRUE(refusal.has_value()) << there;
+    EXPECT_FALSE(refusal->has_value()) << there;
+  }
+  auto refusal = decode_refusal(as_bytes(whole + "and more"), "B");
+  ASSERT_TRUE(refusal.has_value() && refusal->has_value());
+  EXPECT_EQ((*refusal)->code(), Code::kBusy);
+  EXPECT_EQ((*refusal)->message(), "B refused this node: full");
+}
+
+TEST(Refusal, nothing_else_is_taken_for_one) {
+  FrameHeader header;
+  header.type = FrameType::kHello;
+  std::string hello = encode_frame(header, "x");
+  header.type = FrameType::kRefused;
+  std::string giant = encode_frame(header, std::string(kHandshakeBytesMax + 1, 'x'));
+  std::string changed = encode_refusal(Error(Code::kBusy, "full"));
+  changed.back() ^= 1;
+  for (const std::string& bytes :
+       {hello, giant.substr(0, 100), changed, std::string("SSH-2.0"), std::string("HTTP")}) {
+    auto refusal = decode_refusal(as_bytes(bytes), "B");
+    ASSERT_FALSE(refusal.has_value()) << bytes.substr(0, 8);
+    EXPECT_EQ(refusal.error().code(), Code::kCorrupt);
+  }
+}
+
 }  // namespace
 }  // namespace shoal

@@ -36,7 +36,7 @@ ClientConnection::ClientConnection(RpcContext& context, PeerNotes& notes, Socket
                                    std::string address)
     : context_(context),
       notes_(notes),
-      stream_(context.world, socket, std::move(address)),
+      stream_(context.world, socket, std::move(address), context.tls, Handshake::Role::kCaller),
       reader_(stream_),
       writer_(stream_, context),
       gossip_(context.versions, context.world.executor),
@@ -212,6 +212,7 @@ Task<void> ClientConnection::close() {
 
 void ClientConnection::release_idle_memory() {
   writer_.release_idle_memory();
+  stream_.release_idle_memory();
   if (!scrapping_) scrap_ = Buffer();
 }
 

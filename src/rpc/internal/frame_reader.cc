@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "async/net_io.h"
-
 namespace shoal {
 
 Result<std::optional<FrameReader::Frame>> FrameReader::try_next() {
@@ -74,15 +72,11 @@ Task<Status> FrameReader::fill(Context context) {
   bool inside = end_ > begin_;
   Executor& executor = stream_.world.executor;
   if (inside) context = context.tightened(executor, kStallTime);
-  NetCall call(stream_.world.network, executor, NetOp::Kind::kReceive, context);
-  call.socket = stream_.socket;
-  call.data = buffer_.data() + end_;
   size_t room = buffer_.size() - end_;
   SHOAL_ASSERT(room > 0);
   // Behind payload comes more of it: what is taken along with its header must be copied.
   if (after_data_ && !inside) room = std::min<size_t>(room, 512);
-  call.length = room;
-  int64_t result = co_await call;
+  int64_t result = co_await stream_.receive(buffer_.part(end_, room), 1, context);
   if (result == 0) result = -EPIPE;
   if (result < 0) co_return fail(stream_.error(result, "receiving"));
   SHOAL_ASSERT(static_cast<uint64_t>(result) <= room);
@@ -106,13 +100,8 @@ Task<Status> FrameReader::payload(ByteSpan into) {
   if (rest.empty()) co_return Status();
   if (!stream_.is_open()) co_return fail(stream_.error(-ECANCELED, "receiving"));
   Executor& executor = stream_.world.executor;
-  NetCall call(stream_.world.network, executor, NetOp::Kind::kReceive,
-               Context::within(executor, kStallTime));
-  call.socket = stream_.socket;
-  call.data = rest.data();
-  call.length = rest.size();
-  call.minimum = rest.size();
-  int64_t result = co_await call;
+  int64_t result =
+      co_await stream_.receive(rest, rest.size(), Context::within(executor, kStallTime));
   if (result < 0) co_return fail(stream_.error(result, "receiving"));
   last_received_ = executor.now();
   if (static_cast<uint64_t>(result) < rest.size()) {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 
-#include "async/net_io.h"
 #include "wire/data_body.h"
 
 namespace shoal {
@@ -141,12 +140,7 @@ uint64_t FrameWriter::encode_part(const Item& item) {
 
 Task<Status> FrameWriter::send_parts(std::span<const ConstByteSpan> parts, bool more) {
   Executor& executor = stream_.world.executor;
-  NetCall call(stream_.world.network, executor, NetOp::Kind::kSend,
-               Context::within(executor, kStallTime));
-  call.socket = stream_.socket;
-  call.parts = parts;
-  call.more = more;
-  int64_t result = co_await call;
+  int64_t result = co_await stream_.send(parts, more, Context::within(executor, kStallTime));
   if (result < 0) co_return fail(stream_.error(result, "sending"));
   co_return Status();
 }
@@ -154,16 +148,12 @@ Task<Status> FrameWriter::send_parts(std::span<const ConstByteSpan> parts, bool 
 Task<Status> FrameWriter::send_file(const Payload& payload, uint64_t from, uint64_t length) {
   if (!stream_.is_open()) co_return fail(stream_.error(-ECANCELED, "sending"));
   Executor& executor = stream_.world.executor;
-  NetCall call(stream_.world.network, executor, NetOp::Kind::kSendFile,
-               Context::within(executor, kStallTime));
-  call.socket = stream_.socket;
-  call.file = payload.file;
-  call.offset = payload.file_offset + from;
-  call.length = length;
-  int64_t result = co_await call;
+  uint64_t offset = payload.file_offset + from;
+  int64_t result = co_await stream_.send_file(payload.file, offset, length,
+                                              Context::within(executor, kStallTime));
   if (result == -ENODATA) {
     co_return fail(Code::kCorrupt, fmt::format("{}: the file that was being sent ended early at {}",
-                                               stream_.peer, call.offset));
+                                               stream_.peer, offset));
   }
   if (result < 0) co_return fail(stream_.error(result, "sending"));
   co_return Status();

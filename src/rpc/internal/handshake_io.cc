@@ -2,17 +2,12 @@
 
 #include <array>
 
-#include "async/net_io.h"
-
 namespace shoal {
 
 Task<Status> send_bytes(Stream& stream, const std::string& bytes, Context context) {
   if (!stream.is_open()) co_return fail(stream.error(-ECANCELED, "sending"));
   std::array<ConstByteSpan, 1> parts = {as_bytes(bytes)};
-  NetCall call(stream.world.network, stream.world.executor, NetOp::Kind::kSend, context);
-  call.socket = stream.socket;
-  call.parts = parts;
-  int64_t result = co_await call;
+  int64_t result = co_await stream.send(parts, false, context);
   if (result < 0) co_return fail(stream.error(result, "sending"));
   co_return Status();
 }
@@ -20,6 +15,7 @@ Task<Status> send_bytes(Stream& stream, const std::string& bytes, Context contex
 Task<Result<HandshakePeer>> shake_hands(Stream& stream, FrameReader& reader,
                                         const RpcIdentity& identity, Handshake::Role role,
                                         uint32_t requests_max, Context context) {
+  SHOAL_CO_RETURN_IF_ERROR(co_await stream.secure(context));
   World& world = stream.world;
   HandshakeOptions options;
   options.peer = stream.peer;

@@ -58,7 +58,7 @@ ServerConnection::ServerConnection(RpcContext& context, PeerNotes& notes, RpcHan
       notes_(notes),
       handler_(handler),
       options_(options),
-      stream_(context.world, socket, std::move(address)),
+      stream_(context.world, socket, std::move(address), context.tls, Handshake::Role::kAnswerer),
       reader_(stream_),
       writer_(stream_, context),
       gossip_(context.versions, context.world.executor),
@@ -245,6 +245,9 @@ void ServerConnection::break_off() {
   changed_.notify_all();
 }
 
-void ServerConnection::release_idle_memory() { writer_.release_idle_memory(); }
+void ServerConnection::release_idle_memory() {
+  writer_.release_idle_memory();
+  stream_.release_idle_memory();
+}
 
 }  // namespace shoal
