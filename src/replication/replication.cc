@@ -55,7 +55,7 @@ Replication::Replication(ReplicationParts parts, ReplicationOptions options)
       memory_(parts.world.executor, std::max(options.memory * 3 / 8, options.chunk_bytes)),
       serve_memory_(parts.world.executor, std::max(options.memory / 8, options.chunk_bytes)),
       upload_memory_(parts.world.executor, std::max(options.memory / 2, options.chunk_bytes)),
-      sends_(parts.world.executor, options.sends_max),
+      sends_(parts.world.executor, options.sends_max * std::max(options.replicas - 1, 1u)),
       sends_idle_(parts.world.executor),
       ledger_(parts.world, parts.store, parts.log),
       endings_(*this),

@@ -37,7 +37,9 @@ struct ReplicationOptions {
   Duration ack_timeout = std::chrono::seconds(30);
   uint64_t chunk_bytes = 8 * kMiB;
   uint64_t memory = 256 * kMiB;     // of buffers for chunks on their way
-  uint32_t sends_max = 16;          // chunks of all versions on their way to holders
+  // Chunks of all versions on their way, for each copy. Few: what is under way when writers end is
+  // not spread any more, and some holders get their last chunks while others are idle (0013).
+  uint32_t sends_max = 8;
   uint32_t upload_blocks_max = 16;  // blocks that this node sends to the origin for others
   // A holder that was asked for a block has so long to send it; then another is asked.
   Duration block_timeout = std::chrono::seconds(60);
