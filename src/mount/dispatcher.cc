@@ -1,9 +1,12 @@
 #include "mount/dispatcher.h"
 
 #include <cerrno>
+#include <utility>
+#include <vector>
 
 #include "base/assert.h"
 #include "mount/errors.h"
+#include "mount/interrupts.h"
 #include "mount/reply.h"
 
 namespace shoal::fuse {
@@ -12,6 +15,7 @@ namespace {
 constexpr Duration kTrimAfter = std::chrono::seconds(10);
 constexpr Duration kLogWindow = std::chrono::seconds(1);
 constexpr uint64_t kLogLinesPerWindow = 10;
+constexpr Duration kInterruptedInterval = std::chrono::milliseconds(250);
 
 }  // namespace
 
@@ -72,7 +76,7 @@ Task<void> Dispatcher::handle(std::unique_ptr<Message> message) {
   uint64_t unique = message->request.unique;
   bool added = in_flight_.emplace(unique, message.get()).second;
   SHOAL_ASSERT(added, "the kernel used a request id twice");
-  if (take_early_interrupt(unique)) message->cancel().request();
+  if (take_early_interrupt(unique)) interrupted(*message);
   co_await serve(*message);
   in_flight_.erase(unique);
 }
@@ -121,12 +125,36 @@ Task<void> Dispatcher::serve_file(Message& message) {
 void Dispatcher::interrupt(uint64_t target) {
   auto at = in_flight_.find(target);
   if (at != in_flight_.end()) {
-    at->second->cancel().request();
+    interrupted(*at->second);
     return;
   }
   // Not here yet, or answered already.
   early_interrupts_[early_next_] = target;
   early_next_ = (early_next_ + 1) % early_interrupts_.size();
+}
+
+void Dispatcher::interrupted(Message& message) {
+  if (is_asked_to_end(message.request.pid)) {
+    message.cancel().request();
+    return;
+  }
+  interrupted_.push_back(message.request.unique);
+  if (!std::exchange(watching_interrupted_, true)) watch_gate_.spawn(watch_interrupted());
+}
+
+Task<void> Dispatcher::watch_interrupted() {
+  while (!interrupted_.empty()) {
+    Status slept = co_await sleep_for(executor_, kInterruptedInterval, {kNever, &stop_watching_});
+    if (!slept) break;
+    std::erase_if(interrupted_, [this](uint64_t unique) {
+      auto at = in_flight_.find(unique);
+      if (at == in_flight_.end()) return true;
+      bool end = is_asked_to_end(at->second->request.pid);
+      if (end) at->second->cancel().request();
+      return end;
+    });
+  }
+  watching_interrupted_ = false;
 }
 
 bool Dispatcher::take_early_interrupt(uint64_t unique) {

@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
 #include "async/gate.h"
 #include "async/sync.h"
@@ -135,6 +136,9 @@ class Dispatcher final : private Timer {
   void reply_value(Message& message, std::string_view value);
 
   void interrupt(uint64_t target);
+  void interrupted(Message& message);
+  // The kernel tells a request's first signal only.
+  Task<void> watch_interrupted();
   bool take_early_interrupt(uint64_t unique);
   void keep_trimming();
 
@@ -170,6 +174,8 @@ class Dispatcher final : private Timer {
   // Interrupts that overtook their requests. Ids never come again, so stale ones do no harm.
   std::array<uint64_t, 64> early_interrupts_{};
   size_t early_next_ = 0;
+  std::vector<uint64_t> interrupted_;  // that go on for now
+  bool watching_interrupted_ = false;
 
   SteadyTime log_window_{};
   uint64_t logged_in_window_ = 0;

@@ -25,7 +25,7 @@ class MemoryFileSystem final : public FileSystem {
   std::atomic<bool> offer_passthrough{false};
   std::atomic<bool> offer_cached{false};
   std::atomic<bool> offer_view{false};
-  std::atomic<bool> block_reads{false};
+  std::atomic<bool> block_reads{false};  // until one comes that finds this false again
   std::atomic<int64_t> ttl_ms{0};
 
   std::atomic<int> reads{0};
@@ -115,12 +115,14 @@ class MemoryFileSystem final : public FileSystem {
     Node& node = node_of(handle);
     if (block_reads) {
       ++reads_blocked;
-      Status status = co_await blocked_.wait(context);
+      Status status;
+      while (status && block_reads) status = co_await blocked_.wait(context);
       if (!status) {
         ++cancelled;
         co_return fail(std::move(status).error());
       }
     }
+    blocked_.notify_all();
     size_t done = 0;
     while (done < into.size()) {
       ssize_t got = ::pread(node.descriptor, into.data() + done, into.size() - done,

@@ -1,6 +1,7 @@
 // The small parts of the room: answers, errno, mountinfo, open files, memory.
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -9,6 +10,7 @@
 #include "mount/buffer_pool.h"
 #include "mount/errors.h"
 #include "mount/handle_table.h"
+#include "mount/interrupts.h"
 #include "mount/mount_point.h"
 #include "mount/reply.h"
 
@@ -131,6 +133,26 @@ TEST(Mountinfo, is_read_with_its_oddities) {
   EXPECT_EQ(entries[1].type, kTypeName);
   EXPECT_EQ(entries[1].minor, 52u);
   EXPECT_EQ(entries[2].point, "/last");
+}
+
+TEST(Interrupts, are_for_who_is_to_end) {
+  auto status = [](const char* own, const char* shared, const char* blocked) {
+    return std::string("Name:\tcat\nPid:\t7\nSigQ:\t1/96364\nSigPnd:\t") + own + "\nShdPnd:\t" +
+           shared + "\nSigBlk:\t" + blocked + "\nSigIgn:\t0000000000000002\n";
+  };
+  const char* none = "0000000000000000";
+  EXPECT_FALSE(is_asked_to_end(status(none, none, none)));
+  EXPECT_TRUE(is_asked_to_end(status("0000000000000100", none, none)));   // SIGKILL
+  EXPECT_TRUE(is_asked_to_end(status(none, "0000000000000002", none)));   // SIGINT
+  EXPECT_TRUE(is_asked_to_end(status(none, "0000000000004000", none)));   // SIGTERM
+  EXPECT_TRUE(is_asked_to_end(status("0000000000000020", none, none)));   // SIGABRT
+  EXPECT_FALSE(is_asked_to_end(status(none, "0000000000060000", none)));  // SIGCONT, SIGSTOP
+  EXPECT_FALSE(is_asked_to_end(status("0000000000000200", none, none)));  // SIGUSR1
+  EXPECT_FALSE(is_asked_to_end(status(none, "0000000000000002", "0000000000000002")));
+  EXPECT_TRUE(is_asked_to_end("Name:\tcat\n"));
+  EXPECT_FALSE(is_asked_to_end(static_cast<uint32_t>(::getpid())));
+  EXPECT_TRUE(is_asked_to_end(0u));
+  EXPECT_TRUE(is_asked_to_end(0x7fffffffu));  // no thread has this number
 }
 
 TEST(HandleTable, keeps_numbers_apart) {

@@ -302,31 +302,84 @@ TEST_F(SessionTest, copies_between_its_files_and_locks) {
   EXPECT_EQ(::fcntl(to.get(), F_SETLK, &lock), 0);
 }
 
-TEST_F(SessionTest, interrupts_a_read_that_waits) {
-  write_file("a", "a");
-  struct sigaction action{};
-  struct sigaction before;
-  action.sa_handler = [](int) {};
-  ASSERT_EQ(::sigaction(SIGUSR1, &action, &before), 0);
-  fs().block_reads = true;
+// Its one thread reads a file and waits; answers what came of it.
+struct WaitingReader {
+  explicit WaitingReader(const std::string& path) {
+    struct sigaction action{};
+    action.sa_handler = [](int) {};
+    for (int signal : {SIGINT, SIGUSR1}) {
+      EXPECT_EQ(::sigaction(signal, &action, &before[signal == SIGINT]), 0);
+    }
+    thread = std::thread([this, path] {
+      int file = ::open(path.c_str(), O_RDONLY);
+      char byte;
+      got = ::read(file, &byte, 1);
+      error = errno;
+      ended = true;
+      ::close(file);
+    });
+  }
+  ~WaitingReader() {
+    if (thread.joinable()) thread.join();
+    ::sigaction(SIGINT, &before[1], nullptr);
+    ::sigaction(SIGUSR1, &before[0], nullptr);
+  }
+  struct sigaction before[2];
   ssize_t got = 0;
   int error = 0;
-  std::thread reader([&] {
-    int file = ::open(path("a").c_str(), O_RDONLY);
-    char byte;
-    got = ::read(file, &byte, 1);
-    error = errno;
-    ::close(file);
-  });
-  EXPECT_TRUE(eventually([&] { return fs().reads_blocked > 0; }));
-  ::pthread_kill(reader.native_handle(), SIGUSR1);
-  reader.join();
-  EXPECT_EQ(got, -1);
-  EXPECT_EQ(error, EINTR);
+  std::atomic<bool> ended{false};
+  std::thread thread;
+};
+
+TEST_F(SessionTest, interrupts_a_read_that_waits) {
+  write_file("a", "a");
+  fs().block_reads = true;
+  {
+    WaitingReader reader(path("a"));
+    EXPECT_TRUE(eventually([&] { return fs().reads_blocked > 0; }));
+    ::pthread_kill(reader.thread.native_handle(), SIGINT);
+    reader.thread.join();
+    EXPECT_EQ(reader.got, -1);
+    EXPECT_EQ(reader.error, EINTR);
+  }
   EXPECT_EQ(fs().cancelled, 1);
   fs().block_reads = false;
   EXPECT_EQ(read_file("a"), "a");
-  ::sigaction(SIGUSR1, &before, nullptr);
+}
+
+// What profilers, timers and language runtimes send ends no request, but what comes later does.
+TEST_F(SessionTest, other_signals_interrupt_nothing) {
+  write_file("a", "a");
+  write_file("b", "b");
+  auto requests = [&] { return mounted_->metric("shoal_mount_requests_total"); };
+  fs().block_reads = true;
+  {
+    WaitingReader reader(path("a"));
+    EXPECT_TRUE(eventually([&] { return fs().reads_blocked > 0; }));
+    uint64_t seen = requests();
+    ::pthread_kill(reader.thread.native_handle(), SIGUSR1);
+    EXPECT_TRUE(eventually([&] { return requests() > seen; }));
+    EXPECT_EQ(::access(path("a").c_str(), F_OK), 0);  // on the shard, behind the interrupt
+    EXPECT_FALSE(reader.ended);
+    fs().block_reads = false;
+    EXPECT_EQ(read_file("b"), "b");
+    reader.thread.join();
+    EXPECT_EQ(reader.got, 1);
+  }
+  fs().block_reads = true;
+  {
+    WaitingReader reader(path("a"));
+    EXPECT_TRUE(eventually([&] { return fs().reads_blocked > 1; }));
+    uint64_t seen = requests();
+    ::pthread_kill(reader.thread.native_handle(), SIGUSR1);
+    EXPECT_TRUE(eventually([&] { return requests() > seen; }));
+    EXPECT_EQ(::access(path("a").c_str(), F_OK), 0);
+    EXPECT_FALSE(reader.ended);
+    ::pthread_kill(reader.thread.native_handle(), SIGINT);  // of which the kernel says nothing
+    reader.thread.join();
+    EXPECT_EQ(reader.error, EINTR);
+  }
+  EXPECT_EQ(fs().cancelled, 1);
 }
 
 TEST_F(SessionTest, reads_by_itself_what_the_view_covers) {

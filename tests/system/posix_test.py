@@ -5,6 +5,7 @@ import errno
 import fcntl
 import mmap
 import os
+import signal
 import stat
 import subprocess
 import unittest
@@ -340,6 +341,79 @@ class Posix(ShoalTest):
         self.daemon.sync()
         run("diff", "-r", source, self.path("moved"))
         self.assertEqual(sorted(os.listdir(self.mount)), ["moved", "t.tar"])
+
+
+class Signals(ShoalTest):
+    """What programs that wait for an origin that does not answer do at a signal."""
+
+    def start_stubbed(self):
+        self.start_stub()
+        self.stub.add("model", 100 * KIB)
+        self.start("--ack", "durable", "--attr-ttl", "1h", origin=self.stub.url)
+        self.assertEqual(os.stat(self.path("model")).st_size, 100 * KIB)
+        self.addCleanup(self.stub.go_on)
+
+    def reader(self):
+        """One whose read waits for the origin."""
+        process = subprocess.Popen(["cat", self.path("model")], stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE)
+        self.addCleanup(process.kill)
+        self.addCleanup(process.stderr.close)
+
+        def waits():
+            with open(f"/proc/{process.pid}/stat", encoding="ascii") as file:
+                name, rest = file.read().split("(", 1)[1].rsplit(")", 1)
+            return name == "cat" and rest.split()[0] in "SD"
+        eventually(waits, "cat to wait")
+        return process
+
+    def writer(self):
+        """One whose close() waits for the origin."""
+        process = subprocess.Popen(["cp", "/dev/stdin", self.path("new")], stdin=subprocess.PIPE,
+                                   stderr=subprocess.PIPE)
+        self.addCleanup(process.kill)
+        self.addCleanup(process.stderr.close)
+        eventually(lambda: os.path.exists(self.path("new")), "cp to open its file")
+        self.stub.pause()
+        process.stdin.write(b"new")
+        process.stdin.close()
+        eventually(lambda: [item["state"] for item in self.daemon.status()["backlog"]] ==
+                   ["uploading"], "the upload to begin")
+        return process
+
+    def assert_ended_by(self, process, number):
+        process.wait(timeout=5)
+        self.assertEqual(process.returncode, -number, process.stderr.read())
+
+    def test_control_c_and_kill_end_a_reader_at_once(self):
+        self.start_stubbed()
+        self.stub.pause()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGALRM):
+            cat = self.reader()
+            cat.send_signal(number)  # SIGALRM too, which cat does not handle
+            self.assert_ended_by(cat, number)
+        cat = self.reader()
+        self.stub.go_on()
+        self.assertEqual(cat.wait(timeout=60), 0, cat.stderr.read())
+
+    def test_a_writer_can_be_stopped_and_go_on(self):
+        self.start_stubbed()
+        writer = self.writer()
+        writer.send_signal(signal.SIGSTOP)
+        self.daemon.status()  # by then the daemon has been told
+        writer.send_signal(signal.SIGCONT)
+        self.stub.go_on()
+        self.assertEqual(writer.wait(timeout=60), 0, writer.stderr.read())
+        self.assertEqual(self.read("new"), b"new")
+
+    def test_kill_ends_a_writer_that_was_stopped(self):
+        """The kernel tells us of the first signal only."""
+        self.start_stubbed()
+        writer = self.writer()
+        writer.send_signal(signal.SIGSTOP)
+        self.daemon.status()
+        writer.send_signal(signal.SIGKILL)
+        self.assert_ended_by(writer, signal.SIGKILL)
 
 
 class PosixWithoutPassthrough(Posix):
