@@ -35,19 +35,28 @@ bool has_baseline(const ClusterBench& bench) { return bench.settings.baseline !=
 
 // --- the writer is destroyed ---
 
-// Files that a node can read whole within a minute.
-Result<unsigned> readable(ClusterNodes& nodes, unsigned files, uint64_t size, uint64_t seed) {
+// Files that every node can read whole within a minute; of the others, who could not and why.
+Result<unsigned> readable(const ClusterBench& bench, ClusterNodes& nodes, unsigned files,
+                          uint64_t size, uint64_t seed) {
   unsigned good = 0;
+  std::vector<ClusterNode*> running = nodes.running();
   for (unsigned file = 0; file < files; ++file) {
     auto name = fmt::format("lost-{}.0", file);
+    std::vector<std::string> paths;
+    for (ClusterNode* node : running) paths.push_back(*node / name);
+    std::vector<ReaderOutcome> readers;
     double until = seconds_now() + 60;
     while (true) {
-      std::vector<std::string> paths;
-      for (ClusterNode* node : nodes.running()) paths.push_back(*node / name);
-      Status status = check_readers(read_together(paths, size, seed + file));
-      if (status) ++good;
+      readers = read_together(paths, size, seed + file);
+      Status status = check_readers(readers);
       if (status || seconds_now() > until || status.error().code() == Code::kCorrupt) break;
       SHOAL_RETURN_IF_ERROR(check_interrupted());
+    }
+    if (check_readers(readers)) ++good;
+    for (size_t i = 0; i < readers.size(); ++i) {
+      if (readers[i].status) continue;
+      bench.progress(fmt::format("{} cannot be read at {}: {}", name, running[i]->name(),
+                                 readers[i].status.error().to_string()));
     }
   }
   return good;
@@ -103,7 +112,7 @@ Status run_survive(ClusterBench& bench) {
   std::error_code error;
   fs::remove_all((*nodes)[0].cache_directory(), error);
   double destroyed = seconds_now();
-  SHOAL_ASSIGN_OR_RETURN(unsigned good, readable(*nodes, kFiles, size, kSeed));
+  SHOAL_ASSIGN_OR_RETURN(unsigned good, readable(bench, *nodes, kFiles, size, kSeed));
   bench.add_value("survive.lost_files", "files", kFiles - good, Goal::kValueAtMost, 0);
   bench.add_value("survive.readable", "s", seconds_now() - destroyed);
   SHOAL_RETURN_IF_ERROR(wait_drained(*nodes, 180));
