@@ -156,6 +156,10 @@ class FileSystemImpl final : public FileSystem {
   Task<Status> rename_directory_of(Inode& source, Inode& to_directory, std::string to,
                                    std::vector<WriteBack::Version> staged, Context context);
   Task<void> rekey(std::string from, std::string etag, std::string to, std::string new_etag);
+  Task<Status> rename_waiting(WriteBack::Version version, std::string to, Status* told,
+                              Context context);
+  Task<Status> rename_all_waiting(std::vector<WriteBack::Version> staged, std::string from,
+                                  std::string to, Status* told, Context context);
   Task<Status> rename_one_object(ObjectInfo info, std::string to, Context context);
   void rename_in_tree(Inode& inode, Inode& directory, const std::string& name);
 

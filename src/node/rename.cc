@@ -15,6 +15,8 @@ namespace shoal {
 
 namespace {
 constexpr size_t kRenamesParallel = 16;
+constexpr size_t kStagedRenamesParallel = 256;
+constexpr size_t kRenamesBatch = 4096;  // of which each takes memory at one time
 }  // namespace
 
 void FileSystemImpl::rename_in_tree(Inode& inode, Inode& directory, const std::string& name) {
@@ -213,6 +215,42 @@ Task<Status> FileSystemImpl::rename_one_object(ObjectInfo info, std::string to, 
   co_return removed;
 }
 
+// `told`: an error where other nodes may know the old name only.
+Task<Status> FileSystemImpl::rename_waiting(WriteBack::Version version, std::string to,
+                                            Status* told, Context context) {
+  if (version->committed || version->dropped) co_return Status();
+  std::string from = version->record.object;
+  StagedRecord record = version->record;
+  record.object = std::move(to);
+  if (version->recorded) record.metadata[kRenamedFromName] = from;
+  SHOAL_CO_RETURN_IF_ERROR(co_await save_record(version, record));
+  version->record = std::move(record);
+  write_back_.renamed(version, from);
+  Status known = co_await replicate_renamed(version, context);
+  if (!known) *told = std::move(known);
+  if (version->inode != nullptr && version->inode->writers > 0) co_return Status();
+  if (version->record.sealed && version->durable) write_back_.enqueue(version, false);
+  co_return Status();
+}
+
+// Side by side, since each waits for the disk: they share its syncs.
+Task<Status> FileSystemImpl::rename_all_waiting(std::vector<WriteBack::Version> staged,
+                                                std::string from, std::string to, Status* told,
+                                                Context context) {
+  for (size_t at = 0; at < staged.size();) {
+    std::vector<Task<Status>> tasks;
+    for (; at < staged.size() && tasks.size() < kRenamesBatch; ++at) {
+      const WriteBack::Version& version = staged[at];
+      if (version->committed || version->dropped) continue;
+      std::string name = to + version->record.object.substr(from.size());
+      tasks.push_back(rename_waiting(version, std::move(name), told, context));
+    }
+    SHOAL_CO_RETURN_IF_ERROR(
+        co_await run_all(core_.executor(), std::move(tasks), kStagedRenamesParallel));
+  }
+  co_return Status();
+}
+
 Task<Status> FileSystemImpl::rename_directory(Inode& source, Inode& to_directory, std::string to,
                                               Context context) {
   std::vector<WriteBack::Version> staged = write_back_.below(tree_.path(source));
@@ -266,12 +304,15 @@ Task<Status> FileSystemImpl::rename_directory_of(Inode& source, Inode& to_direct
       auto marker = co_await core_.origin.head(from_path, context);
       if (marker) objects.push_back(std::move(*marker));
     }
-    std::vector<Task<Status>> tasks;
-    for (ObjectInfo& info : objects) {
-      std::string name = renamed(info.name);
-      tasks.push_back(rename_one_object(std::move(info), std::move(name), context));
+    Status status;
+    for (size_t at = 0; status && at < objects.size();) {
+      std::vector<Task<Status>> tasks;
+      for (; at < objects.size() && tasks.size() < kRenamesBatch; ++at) {
+        std::string name = renamed(objects[at].name);
+        tasks.push_back(rename_one_object(std::move(objects[at]), std::move(name), context));
+      }
+      status = co_await run_all(core_.executor(), std::move(tasks), kRenamesParallel);
     }
-    Status status = co_await run_all(core_.executor(), std::move(tasks), kRenamesParallel);
     if (!status) {
       co_return fail(std::move(status).error().with_context(fmt::format(
           "renaming the directory {} (objects that were reached are below {} already; repeat the "
@@ -280,20 +321,8 @@ Task<Status> FileSystemImpl::rename_directory_of(Inode& source, Inode& to_direct
     }
   }
   Status told;
-  for (const auto& version : staged) {
-    if (version->committed || version->dropped) continue;
-    std::string from = version->record.object;
-    StagedRecord record = version->record;
-    record.object = renamed(from);
-    if (version->recorded) record.metadata[kRenamedFromName] = from;
-    SHOAL_CO_RETURN_IF_ERROR(co_await save_record(version, record));
-    version->record = std::move(record);
-    write_back_.renamed(version, from);
-    Status known = co_await replicate_renamed(version, context);
-    if (!known) told = std::move(known);
-    if (version->inode != nullptr && version->inode->writers > 0) continue;
-    if (version->record.sealed && version->durable) write_back_.enqueue(version, false);
-  }
+  SHOAL_CO_RETURN_IF_ERROR(
+      co_await rename_all_waiting(std::move(staged), from_path, to_path, &told, context));
   rename_in_tree(source, to_directory, to);
   co_return told;
 }
