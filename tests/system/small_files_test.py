@@ -4,15 +4,17 @@ million). Real nodes on the loopback address."""
 
 import json
 import os
+import shutil
 import subprocess
 import threading
 import time
 
-from harness import SHOAL, NodesTest, eventually, main
+from harness import SHOAL, NodesTest, content_of as content_of_path, eventually, main
 
 FILES = int(os.environ.get("SMALL_FILES", "20000"))
 WRITERS = 8
-BYTES_PER_FILE = 8 * 1024   # of memory of the daemon, for a file that waits
+MANIFEST = ".shoal-manifest.json"
+BYTES_PER_FILE = 10 * 1024  # of memory of the daemon, for a file that waits
 STATUS_BYTES = 64 * 1024
 PATIENCE = 60 + FILES // 100  # seconds
 
@@ -47,12 +49,12 @@ class SmallFiles(NodesTest):
         self.began = time.monotonic()
         self.stub = self.start_stub()
         # The cache of values is bounded by --memory: small, so that what is seen is the files' own.
-        self.flags = ("--memory", "32MiB", "--upload-delay", "1h", *flags)
+        self.flags = ("--memory", "32MiB", "--upload-delay", "1h", "--attr-ttl", "5s", *flags)
         self.ack = ack
-        if FILES > 100_000:  # the small tier has to hold them all
+        if FILES > 20_000:  # the small tier has to hold them all
             self.flags += ("--cache-size", "56GiB")
         self.start_nodes(*self.flags, origin=self.stub.url, ack=ack)
-        os.mkdir(self.path_at(self.nodes[0], "step"))
+        os.makedirs(self.path_at(self.nodes[0], "run/step"))
 
     def note(self, what):
         """Figures for docs/benchmarks.md; ctest keeps them in its log."""
@@ -61,7 +63,7 @@ class SmallFiles(NodesTest):
     def create_all(self, numbers):
         """By several processes, as ranks do. Files per second."""
         began = time.monotonic()
-        directory = self.path_at(self.nodes[0], "step")
+        directory = self.path_at(self.nodes[0], "run/step")
         children = []
         for writer in range(WRITERS):
             child = os.fork()
@@ -89,9 +91,10 @@ class SmallFiles(NodesTest):
         self.assertEqual(len(status["backlog"]), min(100, status["dirty"]["objects"]))
         return status
 
-    def listed(self, node):
+    def listed(self, node, directory="run/step"):
         began = time.monotonic()
-        names = os.listdir(self.path_at(node, "step"))
+        names = os.listdir(self.path_at(node, directory))
+        names = [name for name in names if not name.startswith(MANIFEST)]
         self.note(f"listing at {os.path.basename(node.mountpoint)}: {len(names)} names, "
                   f"{time.monotonic() - began:.1f} s")
         self.assertEqual(len(names), len(set(names)), "names twice")
@@ -108,14 +111,44 @@ class SmallFiles(NodesTest):
         node.sync(timeout=f"{PATIENCE}s", seconds=PATIENCE + 60)
         self.note(f"durable: {FILES / (time.monotonic() - began):.0f} files/s")
 
-    def assert_in_origin(self):
+    def publish(self, node, level):
+        began = time.monotonic()
+        out = subprocess.run([SHOAL, "publish", self.path_at(node, "run/step"), "--latest",
+                              "newest", "--level", level, "--timeout", f"{PATIENCE}s"],
+                             capture_output=True, text=True, timeout=PATIENCE + 60)
+        self.assertEqual(out.returncode, 0, out.stdout + out.stderr + node.log())
+        self.note(f"published, {level}: {time.monotonic() - began:.1f} s; " + ", ".join(
+            f"{rss(each) / 2**20:.0f} MiB" for each in self.nodes))
+
+    def assert_published(self, pointer, manifest):
+        self.assertEqual(pointer, b"step\n")
+        files = json.loads(manifest)["files"]
+        self.assertEqual({file["name"]: file["size"] for file in files},
+                         {name_of(n): len(content_of(n)) for n in range(FILES)})
+
+    def while_it_uploads(self, node, act):
+        """Calls act() when a tenth has been uploaded; then all the rest goes up."""
+        before = self.status_of(node)["dirty"]["objects"]
+        with subprocess.Popen([SHOAL, "sync", node.mountpoint, "--timeout", f"{PATIENCE}s"],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as sync:
+            eventually(lambda: self.status_of(node)["dirty"]["objects"] <= before * 9 // 10,
+                       "a tenth to be uploaded", PATIENCE)
+            left = self.status_of(node)["dirty"]["objects"]
+            self.assertGreater(left, 0, "nothing waits any more")
+            began = time.monotonic()
+            act()
+            took = time.monotonic() - began
+            sync.wait(timeout=PATIENCE + 60)
+        self.note(f"{left} files waited before it, which took {took:.1f} s")
+
+    def assert_in_origin(self, directory="run/step"):
         """Every file, byte for byte."""
         wrong = []
 
         def compare(numbers):
             reader = self.stub.reader()
             for number in numbers:
-                if reader.get(f"step/{name_of(number)}") != content_of(number):
+                if reader.get(f"{directory}/{name_of(number)}") != content_of(number):
                     wrong.append(name_of(number))
             reader.close()
 
@@ -140,13 +173,22 @@ class SmallFiles(NodesTest):
         expected = {name_of(number) for number in range(FILES)}
         self.assertEqual(self.listed(b), expected, "others see what waits")
         for number in range(0, FILES, FILES // 50):
-            with open(self.path_at(b, f"step/{name_of(number)}"), "rb") as file:
+            with open(self.path_at(b, f"run/step/{name_of(number)}"), "rb") as file:
                 self.assertTrue(file.read() == content_of(number), name_of(number))
+        self.publish(a, "replicated")
+        # Its listing may be as old as --attr-ttl.
+        eventually(lambda: os.path.exists(self.path_at(b, "run/step/" + MANIFEST)), "the manifest")
+        self.assert_published(content_of_path(self.path_at(b, "run/newest.replicated")),
+                              content_of_path(self.path_at(b, "run/step/" + MANIFEST)))
         a.kill()
         began = time.monotonic()
         a = self.start_node(0, *self.flags, "--ack", self.ack, origin=self.stub.url)
         self.note(f"started again after {time.monotonic() - began:.1f} s")
         self.status_of(a)
+        self.publish(a, "durable")
+        reader = self.stub.reader()
+        self.addCleanup(reader.close)
+        self.assert_published(reader.get("run/newest"), reader.get("run/step/" + MANIFEST))
         self.make_durable(a)
         eventually(lambda: all(node.status()["replication"]["records"] == 0
                                for node in self.nodes), "the records to go", PATIENCE)
@@ -165,9 +207,30 @@ class SmallFiles(NodesTest):
         self.note(f"created at --ack local: {rate:.0f} files/s")
         self.assert_memory([a], before, FILES - first)
         self.status_of(a)
+        self.while_it_uploads(a, lambda: os.rename(self.path_at(a, "run/step"),
+                                                   self.path_at(a, "run/moved")))
         self.make_durable(a)
         self.assertEqual(self.status_of(a)["dirty"]["objects"], 0)
-        self.assert_in_origin()
+        expected = {name_of(number) for number in range(FILES)}
+        for node in self.nodes:
+            self.assertEqual(self.listed(node, "run/moved"), expected)
+            self.assertFalse(os.path.exists(self.path_at(node, "run/step")))
+        self.assert_in_origin("run/moved")
+
+    def test_removed_while_it_uploads(self):
+        self.start_pair(ack="replicated")
+        a, b = self.nodes
+        self.create_all(range(FILES // 4))
+        self.while_it_uploads(a, lambda: shutil.rmtree(self.path_at(a, "run/step")))
+        self.assertEqual(self.status_of(a)["dirty"]["objects"], 0)
+        eventually(lambda: all(node.status()["replication"]["records"] == 0
+                               for node in self.nodes), "the records to go", PATIENCE)
+        for node in self.nodes:
+            eventually(lambda: not os.listdir(self.path_at(node, "run")), "its name to go")
+        reader = self.stub.reader()
+        self.addCleanup(reader.close)
+        for number in range(0, FILES // 4, 7):
+            self.assertIsNone(reader.get(f"run/step/{name_of(number)}"))
 
     def test_a_limit_of_waiting_files(self):
         """Writers wait for uploads, get ENOSPC when none ends, and go on when the origin is well."""
