@@ -273,6 +273,10 @@ Task<Status> FileSystemImpl::rename_directory_of(Inode& source, Inode& to_direct
   std::vector<UploadHold> holds;
   holds.reserve(staged.size());
   for (const auto& version : staged) holds.emplace_back(write_back_, version);
+  // First, without a wait, those that are queued: they would begin while others are halted.
+  for (const auto& version : staged) {
+    if (!version->uploading) co_await write_back_.halt(version);
+  }
   for (const auto& version : staged) {
     co_await write_back_.halt(version);
     Inode* inode = version->inode;

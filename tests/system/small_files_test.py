@@ -207,8 +207,12 @@ class SmallFiles(NodesTest):
         self.note(f"created at --ack local: {rate:.0f} files/s")
         self.assert_memory([a], before, FILES - first)
         self.status_of(a)
-        self.while_it_uploads(a, lambda: os.rename(self.path_at(a, "run/step"),
-                                                   self.path_at(a, "run/moved")))
+
+        def rename():
+            os.rename(self.path_at(a, "run/step"), self.path_at(a, "run/moved"))
+            self.assertGreater(self.status_of(a)["dirty"]["objects"], FILES // 2,
+                               "the rename waited for uploads")
+        self.while_it_uploads(a, rename)
         self.make_durable(a)
         self.assertEqual(self.status_of(a)["dirty"]["objects"], 0)
         expected = {name_of(number) for number in range(FILES)}
