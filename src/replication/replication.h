@@ -36,7 +36,7 @@ struct ReplicationOptions {
   // A writer waits so long for its replicas while no byte of what it writes gets on.
   Duration ack_timeout = std::chrono::seconds(30);
   uint64_t chunk_bytes = 8 * kMiB;
-  uint64_t memory = 256 * kMiB;     // of buffers for chunks on their way
+  uint64_t memory = 256 * kMiB;  // of buffers for chunks on their way
   // Chunks of all versions on their way, for each copy. Few: what is under way when writers end is
   // not spread any more, and some holders get their last chunks while others are idle (0013).
   uint32_t sends_max = 8;
