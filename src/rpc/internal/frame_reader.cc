@@ -35,11 +35,13 @@ size_t FrameReader::wanted() const {
 }
 
 void FrameReader::set_capacity(size_t bytes) {
-  Buffer larger(bytes);
+  Buffer larger;
+  if (bytes > kSmallBytes) larger = Buffer(bytes);
+  ByteSpan into = larger.empty() ? ByteSpan(small_) : larger.span();
   size_t there = end_ - begin_;
-  SHOAL_ASSERT(there <= bytes);
-  if (there > 0) std::memcpy(larger.data(), buffer_.data() + begin_, there);
-  buffer_ = std::move(larger);
+  SHOAL_ASSERT(there <= into.size());
+  if (there > 0) std::memmove(into.data(), buffer().data() + begin_, there);
+  large_ = std::move(larger);
   begin_ = 0;
   end_ = there;
 }
@@ -50,17 +52,17 @@ void FrameReader::make_room() {
     // What waits for the next frame is small. There is room for more only if more is there already.
     begin_ = end_ = 0;
     size_t capacity = busy_ ? kLargeBytes : kSmallBytes;
-    if (buffer_.size() != capacity) set_capacity(capacity);
+    if (buffer().size() != capacity) set_capacity(capacity);
     return;
   }
-  if (busy_ && buffer_.size() < kLargeBytes) return set_capacity(kLargeBytes);
+  if (busy_ && buffer().size() < kLargeBytes) return set_capacity(kLargeBytes);
   // A long body gets memory as it arrives, not because a header claims it.
   size_t needed = std::max(wanted(), kFrameHeaderBytes);
   size_t grown = std::min(std::max(needed, kLargeBytes), std::max(2 * there, kLargeBytes));
-  if (needed > buffer_.size() && (there >= buffer_.size() || buffer_.size() < kLargeBytes)) {
+  if (needed > buffer().size() && (there >= buffer().size() || buffer().size() < kLargeBytes)) {
     set_capacity(grown);
-  } else if (buffer_.size() - begin_ < needed || end_ == buffer_.size()) {
-    std::memmove(buffer_.data(), buffer_.data() + begin_, there);
+  } else if (buffer().size() - begin_ < needed || end_ == buffer().size()) {
+    std::memmove(buffer().data(), buffer().data() + begin_, there);
     begin_ = 0;
     end_ = there;
   }
@@ -72,17 +74,17 @@ Task<Status> FrameReader::fill(Context context) {
   bool inside = end_ > begin_;
   Executor& executor = stream_.world.executor;
   if (inside) context = context.tightened(executor, kStallTime);
-  size_t room = buffer_.size() - end_;
+  size_t room = buffer().size() - end_;
   SHOAL_ASSERT(room > 0);
   // Behind payload comes more of it: what is taken along with its header must be copied.
   if (after_data_ && !inside) room = std::min<size_t>(room, 512);
-  int64_t result = co_await stream_.receive(buffer_.part(end_, room), 1, context);
+  int64_t result = co_await stream_.receive(buffer().subspan(end_, room), 1, context);
   if (result == 0) result = -EPIPE;
   if (result < 0) co_return fail(stream_.error(result, "receiving"));
   SHOAL_ASSERT(static_cast<uint64_t>(result) <= room);
   end_ += static_cast<size_t>(result);
   // A buffer made for a long body is filled by it and says nothing about what follows.
-  bool filled = static_cast<size_t>(result) == room && buffer_.size() <= kLargeBytes;
+  bool filled = static_cast<size_t>(result) == room && buffer().size() <= kLargeBytes;
   busy_ = filled && !after_data_;
   after_data_ = false;
   last_received_ = executor.now();
@@ -92,7 +94,7 @@ Task<Status> FrameReader::fill(Context context) {
 Task<Status> FrameReader::payload(ByteSpan into) {
   size_t copied = std::min(into.size(), end_ - begin_);
   if (copied > 0) {
-    std::memcpy(into.data(), buffer_.data() + begin_, copied);
+    std::memcpy(into.data(), buffer().data() + begin_, copied);
     consume(copied);
   }
   after_data_ = true;

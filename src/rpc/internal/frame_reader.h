@@ -1,11 +1,12 @@
 // Cuts a stream into frames. Small frames are received in bulk: one receive may bring hundreds.
 // Payload goes to where the caller says; only what came along with a header is copied.
 //
-// Memory: a connection that waits between frames holds 4 KiB; 64 KiB are taken only while more is
-// there than fits into these; a longer body gets its length, which grows only as its bytes arrive.
+// Memory: a connection that waits between frames holds 1 KiB; 64 KiB are taken only while more is
+// there than fits into that; a longer body gets its length, which grows only as its bytes arrive.
 // Shard's thread; one caller at a time.
 #pragma once
 
+#include <array>
 #include <optional>
 #include <string_view>
 
@@ -19,6 +20,8 @@ namespace shoal {
 class FrameReader {
  public:
   explicit FrameReader(Stream& stream) : stream_(stream) {}
+  FrameReader(const FrameReader&) = delete;
+  FrameReader& operator=(const FrameReader&) = delete;
 
   struct Frame {
     FrameHeader header;
@@ -34,23 +37,26 @@ class FrameReader {
   Task<Status> payload(ByteSpan into);
 
   // For the handshake: what is there, and that so much of it has been used.
-  ConstByteSpan buffered() const { return buffer_.part(begin_, end_ - begin_); }
+  ConstByteSpan buffered() const { return buffer().subspan(begin_, end_ - begin_); }
   void consume(size_t bytes);
 
   SteadyTime last_received() const { return last_received_; }
   // Memory in use.
-  size_t capacity() const { return buffer_.size(); }
+  size_t capacity() const { return kSmallBytes + large_.size(); }
 
  private:
-  static constexpr size_t kSmallBytes = 4 * kKiB;
+  static constexpr size_t kSmallBytes = kKiB;
   static constexpr size_t kLargeBytes = 64 * kKiB;
 
   size_t wanted() const;
   void make_room();
   void set_capacity(size_t bytes);
+  ByteSpan buffer() { return large_.empty() ? ByteSpan(small_) : large_.span(); }
+  ConstByteSpan buffer() const { return large_.empty() ? ConstByteSpan(small_) : large_.span(); }
 
   Stream& stream_;
-  Buffer buffer_;
+  std::array<std::byte, kSmallBytes> small_;
+  Buffer large_;  // used while it is there
   size_t begin_ = 0;
   size_t end_ = 0;
   bool busy_ = false;        // the last receive filled the buffer: more was there than it holds
