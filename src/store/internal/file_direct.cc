@@ -31,12 +31,11 @@ Task<FileId> File::direct_file() {
 
 Task<Status> File::move_in(uint64_t offset, ConstByteSpan bytes, Way way) {
   size_t direct = way == Way::kDirect ? direct_part(offset, bytes) : 0;
-  if (direct > 0) {
-    FileId file = co_await direct_file();
-    Status status = fail(Code::kInvalidArgument, "no O_DIRECT");
-    if (file != FileId::kNone) {
-      status = co_await disk_io::write(tier_.disk(), file, offset, bytes.first(direct));
-    }
+  FileId file = direct > 0 ? co_await direct_file() : FileId::kNone;
+  if (file == FileId::kNone) {
+    direct = 0;
+  } else {
+    Status status = co_await disk_io::write(tier_.disk(), file, offset, bytes.first(direct));
     if (!status && status.error().code() == Code::kInvalidArgument) {  // larger blocks, perhaps
       no_direct_ = true;
       direct = 0;
@@ -50,12 +49,11 @@ Task<Status> File::move_in(uint64_t offset, ConstByteSpan bytes, Way way) {
 
 Task<Result<size_t>> File::move_out(uint64_t offset, ByteSpan into, Way way) {
   size_t direct = way == Way::kDirect ? direct_part(offset, into) : 0;
-  if (direct > 0) {
-    FileId file = co_await direct_file();
-    Result<size_t> got = fail(Code::kInvalidArgument, "no O_DIRECT");
-    if (file != FileId::kNone) {
-      got = co_await disk_io::read_some(tier_.disk(), file, offset, into.first(direct));
-    }
+  FileId file = direct > 0 ? co_await direct_file() : FileId::kNone;
+  if (file == FileId::kNone) {
+    direct = 0;
+  } else {
+    auto got = co_await disk_io::read_some(tier_.disk(), file, offset, into.first(direct));
     if (!got && got.error().code() == Code::kInvalidArgument) {
       no_direct_ = true;
       direct = 0;
