@@ -14,6 +14,7 @@
 #include "node/fetcher.h"
 #include "node/file_system.h"
 #include "node/listing.h"
+#include "node/moves.h"
 #include "node/node_core.h"
 #include "node/tree.h"
 #include "node/write_back.h"
@@ -134,6 +135,7 @@ class FileSystemImpl final : public FileSystem {
   void list_for_lookups(Inode& directory);
   void changed_names(Inode& directory, const std::string& name);
   void invalidate_listing(std::string_view directory);
+  void forget_listings(Inode& directory);  // of it and of all below it
   Task<Status> check_name(Inode& directory, const std::string& name);
   Task<Status> keep_directory(Inode& directory, Context context);
   Task<Result<Inode*>> put_special(Inode& directory, std::string name, FileAttributes attributes,
@@ -151,6 +153,7 @@ class FileSystemImpl final : public FileSystem {
   Task<Status> save_record(WriteBack::Version version, StagedRecord record);
   Task<Status> expect_copy(Inode& source, Inode* target, Context context);
   Task<Status> rename_clean(Inode& source, std::string from, std::string to, Context context);
+  Task<Status> remove_empty(Inode& directory, std::string name, Context context);
   Task<Status> rename_directory(Inode& source, Inode& to_directory, std::string to,
                                 Context context);
   Task<Status> rename_directory_of(Inode& source, Inode& to_directory, std::string to,
@@ -231,6 +234,7 @@ class FileSystemImpl final : public FileSystem {
 
   NodeCore& core_;
   Tree tree_;
+  Moves moves_;
   WriteBack write_back_;
   Gate flights_gate_;
   SingleFlight<std::string, ObjectInfo> heads_;

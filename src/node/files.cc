@@ -192,6 +192,10 @@ Task<Result<OpenResult>> FileSystemImpl::open(InodeId id, uint32_t flags, bool c
   if (core_.options.read_only && (writer || discard)) {
     co_return fail(Code::kReadOnly, "mounted read-only");
   }
+  Moves::Change change;
+  if (discard) {
+    SHOAL_CO_ASSIGN_OR_RETURN(change, co_await moves_.change(*inode, nullptr, context));
+  }
   auto permit = co_await inode->lock.acquire(1, context);
   if (!permit) co_return fail(std::move(permit).error());
   if (!inode->attached() && !inode->unlinked) co_return fail(Code::kStale, "replaced meanwhile");
@@ -232,6 +236,10 @@ Task<Result<FileSystem::Created>> FileSystemImpl::create(InodeId parent, std::st
   SHOAL_CO_RETURN_IF_ERROR(co_await check_name(*directory, name));
   SHOAL_CO_RETURN_IF_ERROR(co_await find_place(context));
   auto existing = co_await resolve(*directory, name, context);
+  while (!existing && moves_.is_moving(*directory)) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await moves_.wait(context));
+    existing = co_await resolve(*directory, name, context);
+  }
   if (existing) {
     if (flags & O_EXCL) co_return fail(Code::kAlreadyExists, name);
     Created created;
@@ -273,6 +281,12 @@ Task<void> FileSystemImpl::release(HandleId id) {
   InodeUse keep(tree_, inode);
   if (handle->held) handle->held->unhold();
   if (handle->passthrough) --inode.passthroughs;
+  Moves::Change change;
+  if (handle->writer) {
+    auto begun = co_await moves_.change(inode, nullptr, {});
+    SHOAL_ASSERT(begun.has_value());
+    change = std::move(*begun);
+  }
   auto permit = co_await inode.lock.acquire(1, {});
   SHOAL_ASSERT(permit.has_value());
   if (handle->writer) {
@@ -312,6 +326,8 @@ Task<Status> FileSystemImpl::seal_and_ack(Inode& inode, bool close, Context cont
   bool durable = ack_of(inode) == AckLevel::kDurable;
   WriteBack::Version version;
   {
+    SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change,
+                              co_await moves_.change(inode, nullptr, context));
     auto permit = co_await inode.lock.acquire(1, context);
     if (!permit) co_return fail(std::move(permit).error());
     SHOAL_CO_RETURN_IF_ERROR(co_await seal(inode, close || durable, context));
@@ -431,7 +447,8 @@ Task<Status> FileSystemImpl::seal_below(std::string path, Context context) {
     if (++seen % kYieldEvery == 0) co_await Yield(core_.executor());
     Inode* inode = version->inode;
     if (inode == nullptr || version->committed || version->dropped) continue;
-    InodeUse keep(tree_, *inode);
+    SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change,
+                              co_await moves_.change(*inode, nullptr, context));
     auto permit = co_await inode->lock.acquire(1, context);
     if (!permit) co_return fail(std::move(permit).error());
     Status sealed = co_await seal(*inode, true, context);

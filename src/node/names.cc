@@ -13,6 +13,7 @@ namespace shoal {
 FileSystemImpl::FileSystemImpl(NodeCore& core)
     : core_(core),
       tree_(core.executor()),
+      moves_(core.executor(), tree_),
       write_back_(
           core,
           {[this](const auto& version, const auto& info) { on_committed(version, info); },
@@ -93,6 +94,19 @@ void FileSystemImpl::invalidate_listing(std::string_view directory) {
   inode->listing = nullptr;
 }
 
+void FileSystemImpl::forget_listings(Inode& directory) {
+  std::vector<Inode*> ahead{&directory};
+  while (!ahead.empty()) {
+    Inode& at = *ahead.back();
+    ahead.pop_back();
+    if (at.listing != nullptr) at.listing->usable = false;
+    at.listing = nullptr;
+    for (auto& [name, child] : at.children) {
+      if (child->is_directory()) ahead.push_back(child);
+    }
+  }
+}
+
 void FileSystemImpl::outdate_listed(Inode& directory, const std::string& name) {
   if (directory.listing == nullptr) return;
   directory.listing->usable = false;  // for reading the directory
@@ -163,6 +177,9 @@ Inode& FileSystemImpl::adopt_staged(Inode& directory, const std::string& name,
 Task<Result<Entry>> FileSystemImpl::lookup(InodeId parent, std::string name, Context context) {
   context = core_.patient(context);
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * directory, directory_of(parent));
+  // Half moved, the name is at neither place for the origin.
+  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change still,
+                            co_await moves_.change(*directory, nullptr, context));
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * inode, co_await resolve(*directory, std::move(name), context));
   ++inode->lookups;
   co_return entry_of(*inode);
@@ -302,7 +319,8 @@ Task<Result<Inode*>> FileSystemImpl::put_special(Inode& directory, std::string n
                                                  FileAttributes attributes, std::string content,
                                                  Context context) {
   context = core_.patient(context);
-  InodeUse keep(tree_, directory);
+  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change,
+                            co_await moves_.change(directory, nullptr, context));
   SHOAL_CO_RETURN_IF_ERROR(co_await check_name(directory, name));
   auto existing = co_await resolve(directory, name, context);
   if (existing) co_return fail(Code::kAlreadyExists, name);
@@ -469,7 +487,8 @@ Task<Status> FileSystemImpl::remove_file_locked(Inode& directory, Inode& inode, 
 Task<Status> FileSystemImpl::unlink(InodeId parent, std::string name, Context context) {
   context = core_.patient(context);
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * directory, directory_of(parent));
-  InodeUse keep(tree_, *directory);
+  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change,
+                            co_await moves_.change(*directory, nullptr, context));
   SHOAL_CO_RETURN_IF_ERROR(co_await check_name(*directory, name));
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * inode, co_await resolve(*directory, name, context));
   if (inode->is_directory()) co_return fail(Code::kIsDirectory, name);
@@ -501,20 +520,26 @@ Task<Result<bool>> FileSystemImpl::directory_is_empty(std::string path, Context 
 Task<Status> FileSystemImpl::remove_directory(InodeId parent, std::string name, Context context) {
   context = core_.patient(context);
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * directory, directory_of(parent));
-  InodeUse keep(tree_, *directory);
-  SHOAL_CO_RETURN_IF_ERROR(co_await check_name(*directory, name));
-  SHOAL_CO_ASSIGN_OR_RETURN(Inode * inode, co_await resolve(*directory, name, context));
+  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change,
+                            co_await moves_.change(*directory, nullptr, context));
+  co_return co_await remove_empty(*directory, std::move(name), context);
+}
+
+// Keeps the directory from being moved meanwhile.
+Task<Status> FileSystemImpl::remove_empty(Inode& parent, std::string name, Context context) {
+  SHOAL_CO_RETURN_IF_ERROR(co_await check_name(parent, name));
+  SHOAL_CO_ASSIGN_OR_RETURN(Inode * inode, co_await resolve(parent, name, context));
   if (!inode->is_directory()) co_return fail(Code::kNotDirectory, name);
   InodeUse keep_inode(tree_, *inode);
   std::string path = tree_.path(*inode);
   SHOAL_CO_ASSIGN_OR_RETURN(bool empty, co_await directory_is_empty(path, context));
   if (!empty) co_return fail(Code::kNotEmpty, path);
-  SHOAL_CO_RETURN_IF_ERROR(co_await keep_directory(*directory, context));
+  SHOAL_CO_RETURN_IF_ERROR(co_await keep_directory(parent, context));
   Status removed = co_await core_.origin.remove(path, Condition::none(), context);
   if (!removed && removed.error().code() != Code::kNotFound) co_return removed;
   inode->unlinked = true;
   if (inode->attached()) tree_.detach(*inode);
-  changed_names(*directory, name);
+  changed_names(parent, name);
   co_return Status();
 }
 

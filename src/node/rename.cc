@@ -253,9 +253,15 @@ Task<Status> FileSystemImpl::rename_all_waiting(std::vector<WriteBack::Version> 
 
 Task<Status> FileSystemImpl::rename_directory(Inode& source, Inode& to_directory, std::string to,
                                               Context context) {
+  Inode* from_directory = source.parent;
+  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Move move, co_await moves_.move(source, context));
+  if (from_directory == nullptr || source.parent != from_directory) {
+    co_return fail(Code::kNotFound, source.name);
+  }
   std::vector<WriteBack::Version> staged = write_back_.below(tree_.path(source));
   Status status =
       co_await rename_directory_of(source, to_directory, std::move(to), staged, context);
+  forget_listings(source);  // they tell of the old objects
   if (!status) {
     for (const auto& version : staged) {
       bool open = version->inode != nullptr && version->inode->writers > 0;
@@ -338,8 +344,8 @@ Task<Status> FileSystemImpl::rename(InodeId from_parent, std::string from, Inode
   }
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * from_directory, directory_of(from_parent));
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * to_directory, directory_of(to_parent));
-  InodeUse keep_from(tree_, *from_directory);
-  InodeUse keep_to(tree_, *to_directory);
+  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change,
+                            co_await moves_.change(*from_directory, to_directory, context));
   SHOAL_CO_RETURN_IF_ERROR(co_await check_name(*from_directory, from));
   SHOAL_CO_RETURN_IF_ERROR(co_await check_name(*to_directory, to));
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * source, co_await resolve(*from_directory, from, context));
@@ -359,7 +365,7 @@ Task<Status> FileSystemImpl::rename(InodeId from_parent, std::string from, Inode
     }
     if (target != nullptr) {
       if (!target->is_directory()) co_return fail(Code::kNotDirectory, to);
-      SHOAL_CO_RETURN_IF_ERROR(co_await remove_directory(to_parent, to, context));
+      SHOAL_CO_RETURN_IF_ERROR(co_await remove_empty(*to_directory, to, context));
     }
     co_return co_await rename_directory(*source, *to_directory, to, context);
   }

@@ -241,10 +241,12 @@ Task<void> FileSystemImpl::replicate_queued(FileSystemImpl* self) {
 
 Task<Status> FileSystemImpl::replicate_one(WriteBack::Version version, Context context) {
   if (version->committed || version->dropped) co_return Status();
-  InodeUse keep;
+  // The nearest inode that is known, so that no move of what is above runs meanwhile.
+  Inode* above =
+      version->inode != nullptr ? version->inode : &tree_.nearest(version->record.object);
+  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change, co_await moves_.change(*above, nullptr, context));
   Permit permit;
   if (Inode* inode = version->inode) {
-    keep = InodeUse(tree_, *inode);
     SHOAL_CO_ASSIGN_OR_RETURN(permit, co_await inode->lock.acquire(1, context));
     if (version->inode == inode) SHOAL_CO_RETURN_IF_ERROR(co_await seal(*inode, true, context));
   }

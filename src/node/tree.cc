@@ -127,4 +127,16 @@ Inode* Tree::find_path(std::string_view path) {
   return at;
 }
 
+Inode& Tree::nearest(std::string_view path) {
+  Inode* at = root_;
+  while (!path.empty()) {
+    size_t slash = path.find('/');
+    Inode* next = child(*at, path.substr(0, slash));
+    if (next == nullptr) break;
+    at = next;
+    path.remove_prefix(slash == std::string_view::npos ? path.size() : slash + 1);
+  }
+  return *at;
+}
+
 }  // namespace shoal

@@ -92,6 +92,8 @@ class Tree {
   bool has_path(const Inode& inode) const;
   // The deepest known inode for a path: walks known children only; null when one is unknown.
   Inode* find_path(std::string_view path);
+  // What is known of the path: the inode, or the deepest one above it.
+  Inode& nearest(std::string_view path);
   size_t size() const { return inodes_.size(); }
 
  private:

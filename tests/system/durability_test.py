@@ -129,6 +129,59 @@ class Durability(ShoalTest):
         for i, name in enumerate(names):
             self.same(there[name], pattern(300_000, i), name)
 
+    def test_rename_of_a_directory_that_is_written_in(self):
+        """What is written, rewritten and created below it meanwhile goes along, and nothing stays."""
+        stub = self.start_stub()
+        self.start("--upload-delay", "0s", origin=stub.url)
+        os.mkdir(self.path("old"))
+        for i in range(300):  # copied one by one under the new name: it takes a while
+            self.write(f"old/before-{i}", pattern(100, i))
+        self.daemon.sync()
+        stub.faults(latency_ms=20)
+        directory = os.open(self.path("old"), os.O_RDONLY)
+        self.addCleanup(os.close, directory)
+        expected = {f"before-{i}": pattern(100, i) for i in range(300)}
+        ended = threading.Event()
+        errors = []
+
+        def put(name, content):
+            handle = os.open(name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o644, dir_fd=directory)
+            try:
+                os.write(handle, content)
+            finally:
+                os.close(handle)
+            expected[name] = content
+
+        def work(worker):
+            i = 0
+            while not ended.is_set():
+                try:
+                    put(f"new-{worker}-{i % 40}", pattern(64 + i % 7, i))
+                    put(f"before-{worker * 50 + i % 50}", pattern(200 + i % 5, i))
+                except OSError as error:
+                    errors.append(error)
+                i += 1
+
+        workers = [threading.Thread(target=work, args=(worker,)) for worker in range(4)]
+        for worker in workers:
+            worker.start()
+        os.rename(self.path("old"), self.path("new"))
+        ended.set()
+        for worker in workers:
+            worker.join()
+        self.assertEqual(errors, [])
+        self.assertFalse(os.path.exists(self.path("old")))
+        self.assertEqual(set(os.listdir(self.path("new"))), set(expected))
+        stub.faults()
+        self.daemon.sync()
+        self.assertEqual(self.daemon.status()["dirty"]["objects"], 0)
+        reader = stub.reader()
+        self.addCleanup(reader.close)
+        for name, content in expected.items():
+            self.same(self.read(f"new/{name}"), content, name)
+            self.same(reader.get(f"new/{name}") or b"", content, f"{name} in the origin")
+            self.assertIsNone(reader.get(f"old/{name}"), f"{name} stayed")
+
     def test_restart_reads_nothing_again(self):
         content = {f"f{i}": pattern(size, i) for i, size in
                    enumerate((100, 70_000, 200_000, MIB, 9 * MIB))}
