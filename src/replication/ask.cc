@@ -50,12 +50,13 @@ Task<void> watch_member(Watch& watch) {
   watch.guard.inner.request();
 }
 
-Task<Status> note_success(Task<Result<std::string>> work, uint32_t* successes, std::string* error) {
+Task<Status> note_success(Task<Result<std::string>> work, uint32_t* successes,
+                          std::optional<Error>* error) {
   auto answer = co_await std::move(work);
   if (answer) {
     ++*successes;
   } else {
-    *error = answer.error().to_string();
+    *error = std::move(answer).error();
   }
   co_return Status();
 }
@@ -88,8 +89,13 @@ Task<Status> read_standing(Replication& replication, NodeId node, const wire::Le
 
 }  // namespace
 
+Code code_of_too_few(const std::optional<Error>& last) {
+  return last && last->code() == Code::kNoSpace ? Code::kNoSpace : Code::kUnavailable;
+}
+
 Task<uint32_t> Replication::ask_first(std::vector<NodeId> nodes, uint32_t count, Method method,
-                                      std::string body, std::string* error, Context context) {
+                                      std::string body, std::optional<Error>* error,
+                                      Context context) {
   uint32_t answered = 0;
   size_t next = 0;
   while (answered < count && next < nodes.size() && context.check(executor())) {

@@ -185,15 +185,16 @@ Task<Status> Endings::note(const Ending& ending, uint32_t replicas, Context cont
   std::vector<NodeId> candidates = replication_.candidates(slot_of_object(ending.object));
   size_t living = static_cast<size_t>(std::ranges::count_if(
       candidates, [&](const NodeId& node) { return !replication_.is_lost(node); }));
-  std::string error;
+  std::optional<Error> error;
   uint32_t noted =
       co_await replication_.ask_first(std::move(candidates), replicas, Method::kLedgerRemove,
                                       request_of(ending).SerializeAsString(), &error, context);
   size_t wanted = std::min<size_t>(replicas, std::max<size_t>(living, 1));
   if (replication_.options().ack_degraded) wanted = 1;
   if (noted >= wanted) co_return Status();
-  co_return fail(Code::kUnavailable, fmt::format("{}: its end is noted on {} of {} nodes; {}",
-                                                 ending.object, noted, wanted, error));
+  co_return fail(code_of_too_few(error),
+                 fmt::format("{}: its end is noted on {} of {} nodes; {}", ending.object, noted,
+                             wanted, error ? error->to_string() : "no other can be reached"));
 }
 
 // What somebody put into the origin in the writer's place, and is not to be there.

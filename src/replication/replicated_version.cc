@@ -179,7 +179,7 @@ Task<void> ReplicatedVersion::send(std::shared_ptr<ReplicatedVersion> self, uint
         self->moved_ = replication.executor().now();
         continue;
       }
-      self->last_error_ = sent.error().to_string();
+      self->last_error_ = sent.error();
       if (sent.error().code() == Code::kCancelled) break;
       self->avoided_[node] = replication.executor().now() + kAvoid;
     }
@@ -214,7 +214,7 @@ Task<Status> ReplicatedVersion::sync_holder(NodeId node, Context context) {
   if (answer) {
     unsynced_.erase(node);
   } else {
-    last_error_ = answer.error().to_string();
+    last_error_ = answer.error();
     lost(node);
   }
   co_return Status();
@@ -279,11 +279,12 @@ Task<Status> ReplicatedVersion::settle(uint64_t size, Context context) {
         std::min(context.deadline, std::max(begun, moved_) + replication_.options().ack_timeout);
     if (status) status = co_await sleep_for(replication_.executor(), kAgain, patience);
     if (!status) {
-      co_return fail(status.error().code() == Code::kDeadlineExceeded ? Code::kUnavailable
-                                                                      : status.error().code(),
-                     fmt::format("{}: on {} of {} nodes only; {}", home_, copies(),
-                                 replication_.options().replicas,
-                                 last_error_.empty() ? "no other node can take it" : last_error_));
+      Code code = status.error().code();
+      if (code == Code::kDeadlineExceeded) code = code_of_too_few(last_error_);
+      co_return fail(
+          code, fmt::format("{}: on {} of {} nodes only; {}", home_, copies(),
+                            replication_.options().replicas,
+                            last_error_ ? last_error_->to_string() : "no other node can take it"));
     }
   }
 }

@@ -84,7 +84,7 @@ class ReplicatedVersion : public std::enable_shared_from_this<ReplicatedVersion>
   std::set<NodeId> unsynced_;             // holders with something that may not be on their disks
   std::map<NodeId, SteadyTime> avoided_;  // failed lately: not before then
   std::map<NodeId, uint64_t> sent_to_;    // chunks of this version, tried ones included
-  std::string last_error_;
+  std::optional<Error> last_error_;       // why a node did not take a chunk
   Signal changed_;
 };
 

@@ -244,7 +244,7 @@ Task<Result<std::string>> Replication::handle_replica(Method method, std::string
 Task<Status> Replication::put_record(LedgerRecord& record, Context context) {
   std::vector<NodeId> nodes = candidates(slot_of_object(record.object));
   uint32_t stored = 0;
-  std::string error = "no other node can be reached";
+  std::optional<Error> error;
   std::vector<NodeId> keepers;
 #ifdef SHOAL_CANARY  // the canary plants its bug here: acknowledged on one node
   if (record.sealed) stored = record.replicas - 1;
@@ -265,8 +265,10 @@ Task<Status> Replication::put_record(LedgerRecord& record, Context context) {
     SHOAL_CO_RETURN_IF_ERROR(context.check(executor()));
   }
   if (stored < record.replicas && !(options_.ack_degraded && stored > 0)) {
-    co_return fail(Code::kUnavailable, fmt::format("{}: its record is on {} of {} nodes; {}",
-                                                   record.object, stored, record.replicas, error));
+    co_return fail(
+        code_of_too_few(error),
+        fmt::format("{}: its record is on {} of {} nodes; {}", record.object, stored,
+                    record.replicas, error ? error->to_string() : "no other node can be reached"));
   }
   if (record.sealed) {
     std::vector<std::string> directory{std::string(parent_of(record.object))};

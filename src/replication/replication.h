@@ -91,6 +91,9 @@ struct ReplicationParts {
   RateLimit& upload_rate;  // of bytes to the origin
 };
 
+// What fewer nodes than needed is for the caller: no space, if that is what the last one lacked.
+Code code_of_too_few(const std::optional<Error>& last);
+
 class Replication {
  public:
   Replication(ReplicationParts parts, ReplicationOptions options);
@@ -150,9 +153,10 @@ class Replication {
   Task<Result<std::vector<LedgerRecord>>> get_records(std::string object, Context context);
 
   // --- for the parts of this room ---
-  // To the first `count` of the nodes that can be reached and do not fail. How many did not.
+  // To the first `count` of the nodes that can be reached and do not fail. How many did not;
+  // `error`: what the last one that did said.
   Task<uint32_t> ask_first(std::vector<NodeId> nodes, uint32_t count, Method method,
-                           std::string body, std::string* error, Context context);
+                           std::string body, std::optional<Error>* error, Context context);
   // A request to a member, or to this node itself.
   Task<Result<std::string>> ask(NodeId node, Method method, std::string body, Context context);
   // For requests that may take long: ends with kUnavailable when the member is down or does not

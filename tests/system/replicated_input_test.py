@@ -1,5 +1,6 @@
 """What users do to files that are on their way to other nodes and to the origin. Real nodes."""
 
+import errno
 import os
 import time
 
@@ -128,10 +129,11 @@ class ReplicatedInput(NodesTest):
         stub.faults(script=[{"fault": "busy", "method": "PUT", "target": "/data/f", "skip": 0,
                              "count": 1_000_000}])
         written = []
-        with self.assertRaises(OSError):
+        with self.assertRaises(OSError) as refused:
             for i in range(20):
                 written.append((f"f{i}", pattern(16 * MIB, i)))
                 self.write_at(a, *written[-1])
+        self.assertEqual(refused.exception.errno, errno.ENOSPC, a.log())
         self.assertGreaterEqual(len(written), 3)
         self.assertIn("nodes", a.log())
         for name, data in written[:-1]:  # acknowledged
