@@ -229,6 +229,38 @@ Task<bool> Client::rename(std::string from, std::string to) {
   co_return false;
 }
 
+Task<Status> Client::set_attribute(InodeId inode, std::string value, Status* set) {
+  Status slept = co_await sleep_for(session_.executor, milliseconds(random_.below(20)), {});
+  static_cast<void>(slept);
+  *set = co_await kernel_.fs.set_xattr(inode, "user.sim", std::move(value), 0, context());
+  co_return Status();
+}
+
+Task<Status> Client::rename_around(std::string path, std::string from, std::string to,
+                                   Status* set) {
+  auto there = co_await kernel_.walk(path, context());
+  if (!there) {
+    tolerate(there.error(), "stat " + path);
+    co_return co_await kernel_.rename(from, to, 0, context());
+  }
+  std::string value = fmt::format("v{}", random_.below(1000));
+  std::vector<Task<Status>> tasks;
+  tasks.push_back(kernel_.rename(from, to, 0, context()));
+  tasks.push_back(set_attribute(there->inode(), value, set));
+  Status renamed = co_await run_all(session_.executor, std::move(tasks), 2);
+  if (!renamed || !*set) co_return renamed;
+  std::string later = join_path(to, leaf_of(path));
+  there = co_await kernel_.walk(later, context());
+  auto got = there ? co_await kernel_.fs.get_xattr(there->inode(), "user.sim", context())
+                   : Result<std::string>(fail(there.error()));
+  if (!got && got.error().code() != Code::kNoData) {
+    tolerate(got.error(), "getxattr " + later);
+  } else if (!got || *got != value) {
+    failed(later, "an attribute that was set during the rename is another");
+  }
+  co_return renamed;
+}
+
 Task<void> Client::rename_directory() {
   auto names = directories(index_);
   std::string from = names[random_.below(names.size())];
@@ -249,7 +281,15 @@ Task<void> Client::rename_directory() {
     ground_.directories[to].doubt = true;
   }
   trace("rename directory {} {}", from, to);
-  Status status = co_await kernel_.rename(from, to, 0, context());
+  Status status;
+  Status set;
+  std::pair<std::string, std::string> changed;
+  if (target_empty && !moved.empty() && random_.chance(0.5)) {
+    changed = moved[random_.below(moved.size())];
+    status = co_await rename_around(changed.first, from, to, &set);
+  } else {
+    status = co_await kernel_.rename(from, to, 0, context());
+  }
   if (!target_empty) {
     if (status) failed(to, "a directory that is not empty was replaced");
     if (!status && status.error().code() != Code::kNotEmpty) {
@@ -261,6 +301,9 @@ Task<void> Client::rename_directory() {
     for (auto& [source, target] : moved) model_.renamed(source, target);
     ground_.directories[from] = {false, false};
     ground_.directories[to] = {true, false};
+    if (set) co_return;
+    if (set.error().code() != Code::kStale) tolerate(set.error(), "setxattr " + changed.first);
+    co_await look_again({changed.second});  // the object may be another version
     co_return;
   }
   tolerate(status.error(), fmt::format("rename {} to {}", from, to));

@@ -107,6 +107,10 @@ class Client {
   // False: it is in doubt, or was until we looked again.
   Task<bool> rename(std::string from, std::string to);
   Task<void> rename_directory();
+  // Renames the directory of the file at `path`, and sets an attribute of the file meanwhile: its
+  // bytes stay certain. *set: how that ended.
+  Task<Status> rename_around(std::string path, std::string from, std::string to, Status* set);
+  Task<Status> set_attribute(InodeId inode, std::string value, Status* set);
   Task<void> make_or_remove_directory();
   Task<void> list(std::string directory);
   Task<void> tell_node(std::string path);
