@@ -78,6 +78,8 @@ ClusterPlan make_checkpoint_plan(uint64_t seed, uint32_t nodes) {
     plan.disk.bytes_per_second = pick<uint64_t>(random, {20'000'000, 200'000'000});
     plan.disk.read_bytes_per_second = 5'000'000'000;
   }
+  // Replicas go past the page cache where they can.
+  if (random.chance(0.2)) plan.disk.direct_block = pick<uint64_t>(random, {0, 8 * kKiB});
   return plan;
 }
 

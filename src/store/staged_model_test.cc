@@ -175,11 +175,13 @@ TEST(StagedModel, survives_crashes_at_any_moment) {
 }
 
 // Checksums that come with the bytes are believed, and found wrong when they are.
-TEST(Staged, bytes_go_past_the_page_cache) {
+void expect_past_the_page_cache(uint64_t direct_block) {
   for (bool wrong : {false, true}) {
-    StoreMachine m;
+    SimDiskOptions disk;
+    disk.direct_block = direct_block;
+    StoreMachine m(1, disk);
     ASSERT_TRUE(m.open());
-    Buffer bytes = Buffer::copy_of(as_bytes(pattern(kMiB + 999, 6)));
+    Buffer bytes = Buffer::copy_of(as_bytes(pattern(kMiB + 5000, 6)));
     std::vector<uint32_t> crcs;
     for (uint64_t at = 0; at < bytes.size(); at += kPieceBytes) {
       crcs.push_back(crc32c(bytes.part(at, std::min(kPieceBytes, bytes.size() - at))));
@@ -200,6 +202,13 @@ TEST(Staged, bytes_go_past_the_page_cache) {
     file.reset();
     ASSERT_TRUE(m.close());
   }
+}
+
+TEST(Staged, bytes_go_past_the_page_cache) { expect_past_the_page_cache(4 * kKiB); }
+
+TEST(Staged, bytes_go_through_the_page_cache_where_there_is_no_way_past_it) {
+  expect_past_the_page_cache(0);
+  expect_past_the_page_cache(8 * kKiB);  // of which 1 MiB + 4 KiB is no multiple
 }
 
 Task<Status> write_part(FileRef file, uint64_t offset, ConstByteSpan bytes) {

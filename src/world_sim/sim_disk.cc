@@ -238,7 +238,8 @@ int64_t SimDisk::execute_on_file(DiskOp& op, Flight& flight) {
   bool transfer = op.kind == DiskOp::Kind::kRead || op.kind == DiskOp::Kind::kWrite;
   if (transfer && (open->flags & DiskOp::kOpenDirect) != 0) {
     auto address = reinterpret_cast<uintptr_t>(op.data);
-    if ((op.offset | op.length | address) % kSimPageBytes != 0) return -EINVAL;
+    uint64_t block = state_.options_.direct_block;
+    if ((op.offset | op.length) % block != 0 || address % kSimPageBytes != 0) return -EINVAL;
   }
   switch (op.kind) {
     case DiskOp::Kind::kClose:
@@ -327,6 +328,8 @@ int64_t SimDisk::open(DiskOp& op) {
   if (leaf.empty()) return -EISDIR;
   auto found = directory->seen.find(leaf);
   SimNodePtr node = found == directory->seen.end() ? nullptr : found->second;
+  bool direct = (op.flags & DiskOp::kOpenDirect) != 0;
+  if (direct && state_.options_.direct_block == 0) return -EINVAL;
   bool create = (op.flags & DiskOp::kOpenCreate) != 0;
   if (node == nullptr) {
     if (!create) return -ENOENT;

@@ -36,6 +36,8 @@ struct SimDiskOptions {
   uint64_t read_bytes_per_second = 0;         // 0: reads share the above
   uint64_t free_bytes =
       0;  // transfers of fewer bytes pass at once: in forecasts, what is not scaled
+  // O_DIRECT moves multiples of it, a multiple of 4 KiB. 0: the file system has no O_DIRECT.
+  uint64_t direct_block = 4 * kKiB;
   SimDiskFaults faults;
 };
 
