@@ -101,9 +101,9 @@ Task<Result<AttributeCache::Head>> AttributeCache::head(std::string object, Dura
                                                         Duration negative_age_max,
                                                         Context context) {
   SteadyTime begun = world_.executor.now();
-  const LedgerRecord* waiting =
-      replication_ == nullptr ? nullptr : replication_->ledger().visible(object);
-  if (waiting != nullptr) {
+  std::optional<LedgerRecord> waiting;
+  if (replication_ != nullptr) waiting = replication_->ledger().visible(object);
+  if (waiting) {
     hits_.add();
     co_return Head{info_of(*waiting), begun};
   }

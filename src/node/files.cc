@@ -258,12 +258,12 @@ Task<Result<FileSystem::Created>> FileSystemImpl::create(InodeId parent, std::st
   inode.accessed = core_.world.executor.wall_now();
   inode.content.small = std::make_shared<std::string>();
   auto version = std::make_shared<StagedVersion>(core_.executor());
-  version->record = new_record(inode);
+  version->record = VersionRecord(new_record(inode));
   version->bytes = inode.content.small;
   attach_staged(inode, std::move(version));
   touch(inode);
   changed_names(*directory, name);
-  directory->written_here = true;
+  directory->names().written_here = true;
   Created created;
   created.open.handle = add_handle(inode, flags);
   created.open.mode = OpenResult::Mode::kDirect;

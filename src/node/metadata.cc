@@ -149,7 +149,7 @@ Task<Result<std::string>> FileSystemImpl::get_xattr(InodeId id, std::string name
       co_return std::string(is_unuploaded(inode->etag) ? "replicated" : "clean");
     }
     const StagedVersion& version = *inode->staged;
-    bool replicated = version.recorded && version.recorded->write == version.write();
+    bool replicated = version.recorded && version.recorded->write() == version.write();
     co_return std::string(!version.record.sealed ? "open"
                           : replicated           ? "replicated"  // uploading or not
                           : version.uploading    ? "uploading"

@@ -89,36 +89,37 @@ void FileSystemImpl::forget(InodeId id, uint64_t lookups) {
 
 void FileSystemImpl::invalidate_listing(std::string_view directory) {
   Inode* inode = tree_.find_path(directory);
-  if (inode == nullptr || inode->listing == nullptr) return;
-  inode->listing->usable = false;
-  inode->listing = nullptr;
+  if (inode == nullptr || inode->names().listing == nullptr) return;
+  inode->names().listing->usable = false;
+  inode->names().listing = nullptr;
 }
 
 void FileSystemImpl::forget_listings(Inode& directory) {
-  std::vector<Inode*> ahead{&directory};
+  std::vector<DirectoryPart*> ahead{&directory.names()};
   while (!ahead.empty()) {
-    Inode& at = *ahead.back();
+    DirectoryPart& at = *ahead.back();
     ahead.pop_back();
     if (at.listing != nullptr) at.listing->usable = false;
     at.listing = nullptr;
     for (auto& [name, child] : at.children) {
-      if (child->is_directory()) ahead.push_back(child);
+      if (child->directory != nullptr) ahead.push_back(child->directory.get());
     }
   }
 }
 
 void FileSystemImpl::outdate_listed(Inode& directory, const std::string& name) {
-  if (directory.listing == nullptr) return;
-  directory.listing->usable = false;  // for reading the directory
-  directory.listing->outdated.insert(name);
-  bool worth = directory.listing->outdated.size() <= Listing::kForLookupsMax;
-  if (!worth) directory.listing = nullptr;
+  std::shared_ptr<Listing>& listing = directory.names().listing;
+  if (listing == nullptr) return;
+  listing->usable = false;  // for reading the directory
+  listing->outdated.insert(name);
+  bool worth = listing->outdated.size() <= Listing::kForLookupsMax;
+  if (!worth) listing = nullptr;
 }
 
 // After a local change of a name: nothing remembered about it holds.
 void FileSystemImpl::changed_names(Inode& directory, const std::string& name) {
   if (tree_.has_path(directory)) heads_.forget(join_path(tree_.path(directory), name));
-  directory.absent_until.erase(name);
+  directory.names().absent_until.erase(name);
   outdate_listed(directory, name);
   directory.modified = core_.world.executor.wall_now();
   if (directory.attributes.modified) directory.attributes.modified = directory.modified;
@@ -163,7 +164,7 @@ Inode& FileSystemImpl::adopt_staged(Inode& directory, const std::string& name,
     tree_.drop_if_unused(*child);
   }
   SHOAL_ASSERT(version->inode == nullptr);
-  Inode& made = tree_.add(directory, name, decode_attributes(version->record.metadata));
+  Inode& made = tree_.add(directory, name, decode_attributes(version->record.metadata.unpack()));
   made.size = version->size();
   made.etag = version->record.base_etag;
   made.modified = version->record.changed;
@@ -232,10 +233,11 @@ Task<Status> FileSystemImpl::read_directory(HandleId id, uint64_t cookie, bool p
     handle->overlay = write_back_.list(path);
     handle->overlay_names.clear();
     for (const auto& [name, version] : handle->overlay) handle->overlay_names[name] = true;
-    bool reuse = directory.listing && directory.listing->complete && directory.listing->usable &&
-                 directory.listing->status && directory.listing->fresh_until > core_.now();
-    handle->listing = reuse ? directory.listing : Listing::start(core_, path, context);
-    if (!reuse && core_.options.attr_ttl > Duration(0)) directory.listing = handle->listing;
+    std::shared_ptr<Listing>& last = directory.names().listing;
+    bool reuse =
+        last && last->complete && last->usable && last->status && last->fresh_until > core_.now();
+    handle->listing = reuse ? last : Listing::start(core_, path, context);
+    if (!reuse && core_.options.attr_ttl > Duration(0)) last = handle->listing;
   }
   std::shared_ptr<Listing> listing = handle->listing;
   uint64_t overlay_end = 2 + handle->overlay.size();
@@ -273,9 +275,7 @@ Task<Status> FileSystemImpl::read_directory(HandleId id, uint64_t cookie, bool p
         listing->consumed = std::max(listing->consumed, index);
         SHOAL_CO_RETURN_IF_ERROR(co_await listing->changed.wait(context));
       }
-      if (index >= listing->entries.size()) {
-        co_return listing->status;
-      }
+      if (index >= listing->entries.size()) co_return listing->status;
       if (index >= listing->consumed + 1000) {
         listing->consumed = index;
         listing->changed.notify_all();
@@ -283,7 +283,7 @@ Task<Status> FileSystemImpl::read_directory(HandleId id, uint64_t cookie, bool p
       const ListedEntry& entry = listing->entries[index];
       if (!handle->overlay_names.empty() && handle->overlay_names.contains(entry.name)) continue;
       item.name = entry.name;
-      Inode* known = directory.children.empty() ? nullptr : tree_.child(directory, entry.name);
+      Inode* known = tree_.child(directory, entry.name);
       if (plus || known != nullptr) {
         if (known != nullptr && (known->staged || !listing->usable)) {
           inode = known;
@@ -336,9 +336,10 @@ Task<Result<Inode*>> FileSystemImpl::put_special(Inode& directory, std::string n
   info.size = content.size();
   if (info.modified == WallTime{}) info.modified = *attributes.modified;
   changed_names(directory, name);
-  directory.written_here = true;
+  directory.names().written_here = true;
   Inode& made = adopt(directory, name, info);
-  made.written_here = made.is_directory();  // nothing is in it but what this node knows
+  // Nothing is in it but what this node knows.
+  if (made.is_directory()) made.names().written_here = true;
   co_return &made;
 }
 
@@ -452,7 +453,7 @@ Task<Status> FileSystemImpl::remove_file_locked(Inode& directory, Inode& inode, 
       SHOAL_CO_RETURN_IF_ERROR(co_await core_.store.drop_staged_small(version->record.write_id));
       version->durable = false;
     } else if (version->durable) {
-      StagedRecord record = version->record;
+      StagedRecord record = version->record.unpack();
       record.metadata["shoalorphan"] = "1";
       SHOAL_CO_RETURN_IF_ERROR(co_await version->file->sync(record));
     }
@@ -479,7 +480,7 @@ Task<Status> FileSystemImpl::remove_file_locked(Inode& directory, Inode& inode, 
   tree_.detach(inode);
   changed_names(directory, name);
   if (remove_object && core_.options.negative_ttl > Duration(0)) {
-    directory.absent_until[name] = core_.now() + core_.negative_ttl_here();
+    directory.names().absent_until[name] = core_.now() + core_.negative_ttl_here();
   }
   co_return told;
 }

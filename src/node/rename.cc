@@ -77,7 +77,7 @@ Task<Status> FileSystemImpl::rename_staged(Inode& source, std::string from, std:
     version->record.base_etag.clear();
     version->record.must_be_absent = true;
   }
-  StagedRecord record = version->record;
+  StagedRecord record = version->record.unpack();
   record.object = to;
   record.changed = core_.world.executor.wall_now();
   record.base_etag = target != nullptr ? target->etag : "";
@@ -89,7 +89,7 @@ Task<Status> FileSystemImpl::rename_staged(Inode& source, std::string from, std:
   }
   if (version->recorded) record.metadata[kRenamedFromName] = from;
   SHOAL_CO_RETURN_IF_ERROR(co_await save_record(version, record));
-  version->record = record;
+  version->record = VersionRecord(record);
   source.etag = record.base_etag;
   co_return Status();
 }
@@ -108,10 +108,10 @@ Task<Status> FileSystemImpl::expect_copy(Inode& source, Inode* target, Context c
   }
   if (version->descends_from(attributes.write_id)) co_return Status();
   version->add_ancestors(attributes.write_id.substr(0, attributes.write_id.find('.')));
-  StagedRecord record = version->record;
+  StagedRecord record = version->record.unpack();
   record.metadata[kAncestorsName] = version->ancestors;
   SHOAL_CO_RETURN_IF_ERROR(co_await save_record(version, record));
-  version->record = std::move(record);
+  version->record = VersionRecord(std::move(record));
   co_return Status();
 }
 
@@ -220,11 +220,11 @@ Task<Status> FileSystemImpl::rename_waiting(WriteBack::Version version, std::str
                                             Status* told, Context context) {
   if (version->committed || version->dropped) co_return Status();
   std::string from = version->record.object;
-  StagedRecord record = version->record;
+  StagedRecord record = version->record.unpack();
   record.object = std::move(to);
   if (version->recorded) record.metadata[kRenamedFromName] = from;
   SHOAL_CO_RETURN_IF_ERROR(co_await save_record(version, record));
-  version->record = std::move(record);
+  version->record = VersionRecord(std::move(record));
   write_back_.renamed(version, from);
   Status known = co_await replicate_renamed(version, context);
   if (!known) *told = std::move(known);

@@ -67,7 +67,7 @@ LedgerRecord FileSystemImpl::record_of(const StagedVersion& version) const {
   record.must_be_absent = version.record.must_be_absent;
   record.sealed = version.record.sealed;
   record.changed = version.record.changed;
-  record.metadata = version.record.metadata;
+  record.metadata = version.record.metadata.unpack();
   record.metadata.erase(kAncestorsName);
   record.metadata.erase(kCrcsName);  // of the version before
   record.metadata["shoalwriteid"] = version.write_id_text();
@@ -121,11 +121,12 @@ Task<Status> FileSystemImpl::bring_small(StagedVersion& version) {
 Task<Status> FileSystemImpl::replicate(WriteBack::Version version, Context context) {
   const WriteName write = version->write();
   bool sealed = version->record.sealed;
-  if (version->recorded && version->recorded->write == write && !version->modified &&
-      version->recorded->sealed == sealed && version->recorded->size == version->size() &&
-      version->recorded->changed == version->record.changed &&
-      version->recorded->object == version->record.object) {
-    co_return Status();
+  if (version->recorded && version->recorded->write() == write && !version->modified &&
+      version->recorded->sealed() == sealed) {
+    LedgerRecord known = version->recorded->unpack();
+    bool same = known.size == version->size() && known.changed == version->record.changed &&
+                known.object == version->record.object;
+    if (same) co_return Status();
   }
   write_back_.publish(version);
   bool content = version->small && version->size() <= kLedgerContentMax;
@@ -170,13 +171,12 @@ Task<Status> FileSystemImpl::replicate(WriteBack::Version version, Context conte
                       record.replicas);
   }
   std::vector<LedgerRecord> ended = std::exchange(version->earlier, {});
-  if (version->recorded && version->recorded->write != write) {
+  if (version->recorded && version->recorded->write() != write) {
     // The record itself was replaced; the chunks of the generation before are not wanted any more.
-    ended.push_back(*version->recorded);
+    ended.push_back(version->recorded->unpack());
     ended.back().sequence = kAllSequences;
   }
-  record.content.reset();
-  version->recorded = std::move(record);
+  version->recorded = std::make_unique<PackedRecord>(std::move(record));
   version->renamed_from.clear();
   for (LedgerRecord& old : ended) {
     bool renamed = old.object != version->record.object;
@@ -265,7 +265,7 @@ Task<Status> FileSystemImpl::replicate_one(WriteBack::Version version, Context c
 Task<Status> FileSystemImpl::replicate_renamed(WriteBack::Version version, Context context) {
   if (core_.replication == nullptr || !version->recorded) co_return Status();
   if (version->replicated) version->replicated->renamed(version->record.object);
-  LedgerRecord before = *version->recorded;
+  LedgerRecord before = version->recorded->unpack();
   version->renamed_from = before.object;
   LedgerRecord record = before;
   record.object = version->record.object;
@@ -289,8 +289,7 @@ Task<Status> FileSystemImpl::replicate_renamed(WriteBack::Version version, Conte
   context = context.tightened(core_.executor(), core_.options.replication.ack_timeout);
   SHOAL_CO_RETURN_IF_ERROR(co_await write_back_.put_record(version, record, context));
   if (version->ended) co_return Status();  // committed meanwhile
-  record.content.reset();
-  version->recorded = std::move(record);
+  version->recorded = std::make_unique<PackedRecord>(std::move(record));
   before.holders.clear();  // the chunks are those of the new record
   Status ended =
       co_await core_.replication->end_record(before, {EndReason::kGone, "", {}}, context);

@@ -70,17 +70,17 @@ Result<Inode*> FileSystemImpl::answer_old(Inode* child, const std::string& path)
 // Each name that turns out to be absent has cost two requests, one after the other. Where many are
 // asked for, as when many files are made, a listing says it of all of them.
 void FileSystemImpl::list_for_lookups(Inode& directory) {
-  if (directory.listing != nullptr && directory.listing->complete) {
-    bool large =
-        !directory.listing->status && directory.listing->status.error().code() == Code::kTooLarge;
-    directory.absent_asked = large ? -kAskedAfterLarge : directory.absent_asked;
-    if (directory.listing->fresh_until <= core_.now()) directory.listing = nullptr;
+  DirectoryPart& names = directory.names();
+  if (names.listing != nullptr && names.listing->complete) {
+    bool large = !names.listing->status && names.listing->status.error().code() == Code::kTooLarge;
+    names.absent_asked = large ? -kAskedAfterLarge : names.absent_asked;
+    if (names.listing->fresh_until <= core_.now()) names.listing = nullptr;
   }
-  ++directory.absent_asked;
-  bool wanted = directory.absent_asked > kAskedMax && core_.options.attr_ttl > Duration(0);
-  if (!wanted || directory.listing != nullptr) return;
-  directory.absent_asked = 0;
-  directory.listing =
+  ++names.absent_asked;
+  bool wanted = names.absent_asked > kAskedMax && core_.options.attr_ttl > Duration(0);
+  if (!wanted || names.listing != nullptr) return;
+  names.absent_asked = 0;
+  names.listing =
       Listing::start(core_, tree_.path(directory), core_.background(), Listing::For::kLookups);
 }
 
@@ -101,15 +101,16 @@ Task<Result<Inode*>> FileSystemImpl::resolve(Inode& directory, std::string name,
     implied.metadata["hdi_isfolder"] = "true";
     co_return &adopt(directory, name, implied);
   }
-  auto absent = directory.absent_until.find(name);
-  if (absent != directory.absent_until.end()) {
+  DirectoryPart& names = directory.names();
+  auto absent = names.absent_until.find(name);
+  if (absent != names.absent_until.end()) {
     if (absent->second > core_.now()) co_return fail(Code::kNotFound, path);
-    directory.absent_until.erase(absent);
+    names.absent_until.erase(absent);
   }
-  if (directory.listing != nullptr && !directory.listing->outdated.contains(name)) {
-    const Listing& listing = *directory.listing;
+  if (names.listing != nullptr && !names.listing->outdated.contains(name)) {
+    const Listing& listing = *names.listing;
     if (!listing.complete || !listing.status || listing.fresh_until <= core_.now()) {
-      if (listing.complete) directory.listing = nullptr;
+      if (listing.complete) names.listing = nullptr;
     } else if (const ListedEntry* entry = listing.find(name)) {
       ObjectInfo info{path, entry->size, entry->etag, entry->modified, entry->metadata};
       if (entry->is_prefix) info.metadata["hdi_isfolder"] = "true";
@@ -118,8 +119,8 @@ Task<Result<Inode*>> FileSystemImpl::resolve(Inode& directory, std::string name,
       co_return fail(Code::kNotFound, path);
     }
   }
-  bool known = child != nullptr || (core_.options.create_during_outage && directory.written_here &&
-                                    !directory.forgotten.contains(name));
+  bool known = child != nullptr || (core_.options.create_during_outage && names.written_here &&
+                                    !names.forgotten.contains(name));
   bool may_be_stale = known && core_.options.attr_ttl > Duration(0);
   if (may_be_stale && origin_away_until_ > core_.now()) co_return answer_old(child, path);
   bool outdated = false;
@@ -142,9 +143,9 @@ Task<Result<Inode*>> FileSystemImpl::resolve(Inode& directory, std::string name,
       tree_.drop_if_unused(*child);
     }
     list_for_lookups(directory);
-    if (directory.absent_until.size() >= kAbsentNamesMax) directory.absent_until.clear();
+    if (names.absent_until.size() >= kAbsentNamesMax) names.absent_until.clear();
     if (core_.options.negative_ttl > Duration(0) && !outdated) {
-      directory.absent_until[name] = core_.now() + core_.negative_ttl_here();
+      names.absent_until[name] = core_.now() + core_.negative_ttl_here();
     }
   } else if (is_outage(info.error()) && may_be_stale && (child != nullptr || !knew_attributes)) {
     origin_away_until_ = core_.now() + kRevalidateLimit;

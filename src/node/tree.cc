@@ -13,10 +13,10 @@ constexpr size_t kForgottenMax = 10'000;  // names of one directory
 
 // So that the name is not taken for absent. With too many of them the directory is like any other.
 void remember_forgotten(Inode& directory, const std::string& name) {
-  directory.forgotten.insert(name);
-  if (directory.forgotten.size() <= kForgottenMax) return;
-  directory.forgotten.clear();
-  directory.written_here = false;
+  directory.names().forgotten.insert(name);
+  if (directory.names().forgotten.size() <= kForgottenMax) return;
+  directory.names().forgotten.clear();
+  directory.names().written_here = false;
 }
 
 }  // namespace
@@ -40,8 +40,9 @@ Inode* Tree::find(InodeId id) {
 }
 
 Inode* Tree::child(Inode& directory, std::string_view name) {
-  auto found = directory.children.find(name);
-  return found == directory.children.end() ? nullptr : found->second;
+  if (!directory.has_children()) return nullptr;
+  auto found = directory.names().children.find(name);
+  return found == directory.names().children.end() ? nullptr : found->second;
 }
 
 Inode& Tree::add(Inode& directory, std::string name, FileAttributes attributes) {
@@ -53,8 +54,8 @@ Inode& Tree::add(Inode& directory, std::string name, FileAttributes attributes) 
   made.parent = &directory;
   made.name = std::move(name);
   made.attributes = std::move(attributes);
-  directory.children.emplace(made.name, &made);
-  directory.forgotten.erase(made.name);
+  directory.names().children.emplace(made.name, &made);
+  directory.names().forgotten.erase(made.name);
   // Stable while the object keeps its path, so that tools that compare inode numbers are content.
   made.number = hash_string(path(made)).low | 2;
   inodes_.emplace(static_cast<uint64_t>(made.id), std::move(inode));
@@ -64,9 +65,9 @@ Inode& Tree::add(Inode& directory, std::string name, FileAttributes attributes) 
 void Tree::detach(Inode& inode) {
   if (inode.parent == nullptr) return;
   Inode* parent = inode.parent;
-  auto found = parent->children.find(inode.name);
-  SHOAL_ASSERT(found != parent->children.end() && found->second == &inode);
-  parent->children.erase(found);
+  auto found = parent->names().children.find(inode.name);
+  SHOAL_ASSERT(found != parent->names().children.end() && found->second == &inode);
+  parent->names().children.erase(found);
   inode.parent = nullptr;
   drop_if_unused(*parent);
 }
@@ -79,20 +80,20 @@ void Tree::move(Inode& inode, Inode& directory, std::string name) {
   detach(inode);
   inode.parent = &directory;
   inode.name = std::move(name);
-  directory.children.emplace(inode.name, &inode);
+  directory.names().children.emplace(inode.name, &inode);
 }
 
 void Tree::drop_if_unused(Inode& inode) {
   Inode* at = &inode;
   while (at != nullptr && at->id != InodeId::kRoot) {
     if (at->lookups > 0 || at->users > 0 || at->handles > 0 || at->staged != nullptr ||
-        !at->children.empty()) {
+        at->has_children()) {
       return;
     }
     Inode* parent = at->parent;
     if (parent != nullptr) {
-      parent->children.erase(at->name);
-      if (parent->written_here) remember_forgotten(*parent, at->name);
+      parent->names().children.erase(at->name);
+      if (parent->names().written_here) remember_forgotten(*parent, at->name);
     }
     inodes_.erase(static_cast<uint64_t>(at->id));
     at = parent;

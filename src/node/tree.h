@@ -18,6 +18,7 @@
 namespace shoal {
 
 struct StagedVersion;
+struct Inode;
 class Fetcher;
 struct Listing;
 
@@ -29,30 +30,35 @@ struct Content {
   bool loaded() const { return file != nullptr || small != nullptr; }
 };
 
+// What only directories have: a million files may be known.
+struct DirectoryPart {
+  std::unordered_map<std::string_view, Inode*> children;  // keys point into the child's name
+  bool written_here = false;         // this node made names in it, and knows what it forgot
+  std::shared_ptr<Listing> listing;  // the last full one, or one that is being made
+  std::unordered_map<std::string, SteadyTime> absent_until;  // known absent names
+  int absent_asked = 0;  // absent names that were asked for since its last listing
+  std::unordered_set<std::string> forgotten;  // written here: names that stood in it
+};
+
 struct Inode {
   explicit Inode(Executor& executor) : lock(executor, 1) {}
 
   InodeId id = InodeId::kNone;
-  uint64_t number = 0;      // st_ino
-  Inode* parent = nullptr;  // null: the root, or detached (unlinked, replaced)
-  std::string name;         // in the parent
-  std::unordered_map<std::string_view, Inode*> children;  // keys point into the child's name
+  uint64_t number = 0;                       // st_ino
+  Inode* parent = nullptr;                   // null: the root, or detached (unlinked, replaced)
+  std::string name;                          // in the parent
+  std::unique_ptr<DirectoryPart> directory;  // null: a file, or nothing to tell of
 
   FileAttributes attributes;
   uint64_t size = 0;
   WallTime accessed{};
   WallTime modified{};
   WallTime changed{};
-  std::string etag;           // the origin's version (clean), empty if it has none
-  bool marker = false;        // directory: an object with its name exists in the origin
-  bool written_here = false;  // directory: this node made names in it, and knows what it forgot
-  bool unlinked = false;      // no name any more; its bytes go with the last handle
+  std::string etag;       // the origin's version (clean), empty if it has none
+  bool marker = false;    // directory: an object with its name exists in the origin
+  bool unlinked = false;  // no name any more; its bytes go with the last handle
 
-  SteadyTime fresh_until{};          // the name may be answered without asking the origin
-  std::shared_ptr<Listing> listing;  // directory: the last full one, or one that is being made
-  std::unordered_map<std::string, SteadyTime> absent_until;  // directory: known absent names
-  int absent_asked = 0;  // directory: absent names that were asked for since its last listing
-  std::unordered_set<std::string> forgotten;  // directory written here: names that stood in it
+  SteadyTime fresh_until{};  // the name may be answered without asking the origin
 
   uint64_t lookups = 0;       // the kernel's references
   uint32_t users = 0;         // handles and flows that hold it
@@ -66,6 +72,11 @@ struct Inode {
   Content content;
   std::shared_ptr<StagedVersion> staged;  // shared with the write-back; null when clean
 
+  DirectoryPart& names() {
+    if (directory == nullptr) directory = std::make_unique<DirectoryPart>();
+    return *directory;
+  }
+  bool has_children() const { return directory != nullptr && !directory->children.empty(); }
   bool is_directory() const { return attributes.kind == FileKind::kDirectory; }
   bool attached() const { return parent != nullptr || id == InodeId::kRoot; }
 };

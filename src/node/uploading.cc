@@ -25,7 +25,7 @@ constexpr Duration kPutAgain = std::chrono::milliseconds(250);
 constexpr Duration kPutLimit = std::chrono::seconds(5);  // in the background
 constexpr Duration kHurryLimit = std::chrono::seconds(1);
 
-Condition condition_of(const StagedRecord& record) {
+Condition condition_of(const VersionRecord& record) {
   if (!record.base_etag.empty()) return Condition::match(record.base_etag);
   if (record.must_be_absent) return Condition::absent();
   return Condition::none();
@@ -62,7 +62,7 @@ bool WriteBack::is_written_as(const WriteName& write, const std::string& object)
   if (!is_written(write)) return false;
   Version version = by_write_.find(write.id)->second.lock();
   if (version->record.object == object || version->renamed_from == object) return true;
-  return version->recorded && version->recorded->object == object;
+  return version->recorded && version->recorded->unpack().object == object;
 }
 
 void WriteBack::may_be_in_origin(const std::string& object) {
@@ -75,9 +75,11 @@ WaitingPage WriteBack::waiting(const std::string& path, const std::string& after
   auto take = [&](const Version& version) {
     // A process that inherited the file may have closed it; the writer has it still.
     bool open = version->inode != nullptr && version->inode->writers > 0;
-    bool recorded = !open && version->recorded && version->recorded->write == version->write() &&
-                    version->recorded->sealed && !version->modified &&
-                    version->recorded->object == version->record.object;
+    std::optional<LedgerRecord> record;
+    bool sealed = version->recorded && version->recorded->write() == version->write() &&
+                  version->recorded->sealed();
+    if (!open && sealed && !version->modified) record = version->recorded->unpack();
+    bool recorded = record && record->object == version->record.object;
     bool closed = !open && version->record.sealed && version->durable && !version->modified;
     WaitingItem item;
     item.object = version->record.object;
@@ -87,7 +89,7 @@ WaitingPage WriteBack::waiting(const std::string& path, const std::string& after
                  : closed ? WaitingItem::State::kClosed
                           : WaitingItem::State::kOpen;
     item.uploaded = version->uploaded_bytes;
-    item.crc = recorded ? version->recorded->crc : 0;
+    item.crc = recorded ? record->crc : 0;
     item.changed = version->record.changed;
     item.last_error = version->last_error;
     page.items.push_back(std::move(item));
@@ -121,19 +123,21 @@ bool WriteBack::upload_now(const WriteName& write) {
 // Chunks that were on a node that is lost go to another one.
 Task<Status> WriteBack::replace_holders(Version version) {
   std::shared_ptr<ReplicatedVersion> replicated = version->replicated;
-  LedgerRecord record = *version->recorded;
+  LedgerRecord record = version->recorded->unpack();
   SHOAL_CO_RETURN_IF_ERROR(
       co_await replicated->settle(record.size, {kNever, &core_.replication->stopping()}));
-  bool same = version->recorded && version->recorded->write == record.write &&
-              version->recorded->object == record.object;
+  bool same = version->recorded && version->recorded->write() == record.write &&
+              version->recorded->unpack().object == record.object;
   if (!same) co_return Status();  // it went on meanwhile, and settled itself
   record.holders = replicated->holders();
   record.sequence = ++version->sequence;
   SHOAL_CO_RETURN_IF_ERROR(
       co_await put_record(version, record, core_.replication->limited(kPutLimit)));
-  if (version->recorded && version->recorded->write == record.write) {
-    version->recorded->holders = std::move(record.holders);
-    version->recorded->sequence = record.sequence;
+  if (version->recorded && version->recorded->write() == record.write) {
+    LedgerRecord now = version->recorded->unpack();
+    now.holders = std::move(record.holders);
+    now.sequence = record.sequence;
+    *version->recorded = PackedRecord(std::move(now));
   }
   co_return Status();
 }
@@ -147,12 +151,12 @@ Task<void> WriteBack::keep_replicated() {
   std::vector<Version> versions;
   for (const auto& [name, version] : by_name_) {
     bool waits = version->recorded && version->replicated && version->record.sealed &&
-                 !version->recorded->has_content &&
-                 version->recorded->write == version->replicated->write();
+                 !version->recorded->has_content() &&
+                 version->recorded->write() == version->replicated->write();
     if (!waits) continue;
-    bool lost = std::ranges::any_of(version->recorded->holders, [&](const NodeId& node) {
-      return core_.replication->is_lost(node);
-    });
+    std::vector<NodeId> holders = version->recorded->unpack().holders;
+    bool lost = std::ranges::any_of(
+        holders, [&](const NodeId& node) { return core_.replication->is_lost(node); });
     if (lost) versions.push_back(version);
   }
   for (const Version& version : versions) {
@@ -252,9 +256,10 @@ Task<Status> WriteBack::pass_gate(Version version) {
 Task<Result<std::vector<uint32_t>>> WriteBack::crcs_of(Version version) {
   uint64_t size = version->size();
   uint64_t block = core_.options.replication.chunk_bytes;
-  bool known = version->recorded && version->recorded->write == version->write() &&
-               version->recorded->size == size && !version->recorded->chunk_crcs.empty();
-  if (known) co_return version->recorded->chunk_crcs;
+  if (version->recorded && version->recorded->write() == version->write()) {
+    LedgerRecord record = version->recorded->unpack();
+    if (record.size == size && !record.chunk_crcs.empty()) co_return std::move(record.chunk_crcs);
+  }
   std::vector<uint32_t> crcs;
   for (uint64_t at = 0; at < size; at += block) {
     Range range{at, std::min(block, size - at)};
@@ -294,14 +299,14 @@ Task<Result<ObjectInfo>> WriteBack::upload(Version version) {
   if (version->reseal) {
     // Found after a crash: checksums that must be made again, and data, become durable before they
     // leave.
-    StagedRecord record = version->record;
+    StagedRecord record = version->record.unpack();
     record.sealed = true;
     SHOAL_CO_RETURN_IF_ERROR(co_await version->file->sync(std::move(record)));
     version->reseal = false;
   }
   SHOAL_CO_RETURN_IF_ERROR(co_await pass_gate(version));
   SHOAL_CO_RETURN_IF_ERROR(co_await check_others(version));
-  PutOptions options{condition_of(version->record), version->record.metadata};
+  PutOptions options{condition_of(version->record), version->record.metadata.unpack()};
   if (on_unuploaded && !version->gate.empty()) options.condition = Condition::none();
   options.metadata["shoalwriteid"] = version->write_id_text();
   options.metadata.erase(kAncestorsName);
@@ -475,7 +480,7 @@ Task<Result<ObjectInfo>> WriteBack::settle_conflict(Version version) {
 Task<Status> WriteBack::move_aside(Version version) {
   std::string from = version->record.object;
   auto now = std::chrono::floor<std::chrono::seconds>(core_.world.executor.wall_now());
-  StagedRecord record = version->record;
+  StagedRecord record = version->record.unpack();
   record.object = fmt::format("{}.conflict-{}-{:%Y%m%dT%H%M%S}-{}", from, core_.options.name, now,
                               record.write_id.to_hex().substr(0, 6));
   record.base_etag.clear();
@@ -496,7 +501,7 @@ Task<Status> WriteBack::move_aside(Version version) {
   } else {
     SHOAL_CO_RETURN_IF_ERROR(co_await version->file->sync(record));
   }
-  version->record = std::move(record);
+  version->record = VersionRecord(std::move(record));
   renamed(version, from);
   core_.metrics.conflicts.add();
   core_.log.error("{} was changed in the origin by somebody else; the local version is kept as {}",

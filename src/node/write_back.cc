@@ -80,7 +80,8 @@ WriteBack::~WriteBack() { SHOAL_ASSERT(stopping_ || gate_.count() == 0, "stop() 
 // What the store kept of a version over a restart.
 WriteBack::Version WriteBack::recover(Store::Staged staged) {
   auto version = std::make_shared<StagedVersion>(core_.executor());
-  version->record = std::move(staged.record);
+  const Metadata metadata = staged.record.metadata;
+  version->record = VersionRecord(std::move(staged.record));
   version->small = staged.small;
   version->durable = true;
   version->modified = false;
@@ -92,8 +93,8 @@ WriteBack::Version WriteBack::recover(Store::Staged staged) {
   version->sequence =
       static_cast<uint64_t>(core_.world.executor.wall_now().time_since_epoch().count());
   auto noted = [&](const char* name) {
-    auto found = version->record.metadata.find(name);
-    return found == version->record.metadata.end() ? std::string() : found->second;
+    auto found = metadata.find(name);
+    return found == metadata.end() ? std::string() : found->second;
   };
   version->ancestors = noted(kAncestorsName);
   version->gate = noted(kGateName);
@@ -111,8 +112,9 @@ void WriteBack::start() {
     // Other nodes' (replication).
     const auto& marks = staged.record.metadata;
     if (marks.contains(kLedgerMark) || marks.contains(kReplicaMark)) continue;
+    bool orphan = marks.contains("shoalorphan");
     Version version = recover(std::move(staged));
-    if (version->record.metadata.contains("shoalorphan")) {
+    if (orphan) {
       gate_.spawn(forget(version));  // it was unlinked while open
       continue;
     }

@@ -18,6 +18,8 @@
 #include "node/attributes.h"
 #include "node/node_core.h"
 #include "node/tree.h"
+#include "node/version_record.h"
+#include "replication/packed_record.h"
 #include "replication/replicated_version.h"
 
 namespace shoal {
@@ -27,7 +29,7 @@ inline constexpr uint64_t kWholePutMax = kChunkBytesDefault;  // larger objects 
 struct StagedVersion {
   explicit StagedVersion(Executor& executor) : changed(executor) {}
 
-  StagedRecord record;
+  VersionRecord record;
   uint32_t generation = 0;  // of the contents under this write id; each reopening adds one
   bool small = true;
   FileRef file;                               // files tier
@@ -48,7 +50,7 @@ struct StagedVersion {
 
   // In a cluster, what other nodes have of it.
   std::shared_ptr<ReplicatedVersion> replicated;  // shared with running sends; null: nothing
-  std::optional<LedgerRecord> recorded;           // the last record that its owners took
+  std::unique_ptr<PackedRecord> recorded;         // the last record that its owners took; or null
   std::vector<LedgerRecord> earlier;  // of versions that it replaces, until it has a record itself
   uint64_t sequence = 0;              // of its records
   std::vector<NodeId> placed;         // nodes that may have records of it

@@ -42,10 +42,10 @@ std::vector<WriteBack::Ending> WriteBack::take_records(const Version& version, E
 }
 
 LedgerRecord WriteBack::take_record(const Version& version) {
-  auto recorded = std::exchange(version->recorded, std::nullopt);
+  auto recorded = std::exchange(version->recorded, nullptr);
   LedgerRecord record;
   if (recorded) {
-    record = std::move(*recorded);
+    record = recorded->unpack();
   } else {  // without an acknowledgement, or from before a restart
     record.object = record.home = version->record.object;
     record.write = version->write();
@@ -105,7 +105,7 @@ Task<void> WriteBack::ask_ledger(Version version) {
           std::make_shared<ReplicatedVersion>(*core_.replication, record.home, record.write, false);
       co_await version->replicated->find_holders(record, context);
     }
-    version->recorded = std::move(record);
+    version->recorded = std::make_unique<PackedRecord>(std::move(record));
   }
 }
 

@@ -81,7 +81,8 @@ Task<Status> FileSystemImpl::begin_write(Inode& inode, bool discard, Context con
 
 Task<Status> FileSystemImpl::stage_clean(Inode& inode, bool discard, Context context) {
   auto version = std::make_shared<StagedVersion>(core_.executor());
-  version->record = new_record(inode);
+  StagedRecord record = new_record(inode);
+  version->record = VersionRecord(record);
   version->base_write = inode.attributes.write_id;
   Content& content = inode.content;
   if (discard || content.small) {
@@ -99,9 +100,9 @@ Task<Status> FileSystemImpl::stage_clean(Inode& inode, bool discard, Context con
     if (content.fetcher) co_await content.fetcher->wait_idle();
     drop_content(inode);
     Status converted = fail(Code::kBusy, "shared");
-    if (!shared) converted = co_await core_.store.convert_to_staged(file, version->record);
+    if (!shared) converted = co_await core_.store.convert_to_staged(file, record);
     if (!converted && converted.error().code() == Code::kBusy) {
-      SHOAL_CO_ASSIGN_OR_RETURN(file, co_await core_.store.clone_staged(file, version->record));
+      SHOAL_CO_ASSIGN_OR_RETURN(file, co_await core_.store.clone_staged(file, record));
     } else {
       SHOAL_CO_RETURN_IF_ERROR(std::move(converted));
       version->durable = true;  // the store will find it after a crash
@@ -142,8 +143,8 @@ Task<Status> FileSystemImpl::reopen_sealed(Inode& inode, bool discard) {
       inode.size = 0;
     } else {
       next->small = false;
-      SHOAL_CO_ASSIGN_OR_RETURN(
-          FileRef copy, co_await core_.store.clone_staged(inode.content.file, next->record));
+      SHOAL_CO_ASSIGN_OR_RETURN(FileRef copy, co_await core_.store.clone_staged(
+                                                  inode.content.file, next->record.unpack()));
       drop_content(inode);
       set_file(inode, copy, false, "", "");
       next->file = std::move(copy);
@@ -167,15 +168,17 @@ Task<Status> FileSystemImpl::reopen_sealed(Inode& inode, bool discard) {
     version->bytes = inode.content.small;  // the store keeps the sealed bytes until the next seal
     co_return Status();
   }
-  version->record.metadata["shoalwriteid"] = version->write_id_text();
-  co_return co_await version->file->sync(version->record);
+  StagedRecord record = version->record.unpack();
+  record.metadata["shoalwriteid"] = version->write_id_text();
+  version->record = VersionRecord(record);
+  co_return co_await version->file->sync(std::move(record));
 }
 
 // The content outgrew the small tier.
 Task<Status> FileSystemImpl::spill(Inode& inode) {
   WriteBack::Version version = inode.staged;
   SHOAL_ASSERT(version && version->small && inode.content.small);
-  StagedRecord record = version->record;
+  StagedRecord record = version->record.unpack();
   if (version->durable) {
     // The small record stays what is acknowledged until the file is synced under its own id.
     auto old = std::make_shared<StagedVersion>(core_.executor());
@@ -199,7 +202,7 @@ Task<Status> FileSystemImpl::spill(Inode& inode) {
       co_return written;
     }
   }
-  version->record = std::move(record);
+  version->record = VersionRecord(std::move(record));
   version->small = false;
   version->file = file;
   version->bytes = nullptr;
@@ -380,7 +383,7 @@ Task<Status> FileSystemImpl::seal(Inode& inode, bool close, Context context) {
     SHOAL_CO_RETURN_IF_ERROR(co_await inode.content.fetcher->complete(
         {0, inode.content.file->size()}, FetchRole::kReader, {}, context));
   }
-  StagedRecord before = version->record;
+  VersionRecord before = version->record;
   version->record.sealed = sealed;
   version->record.changed = inode.modified;
   Status saved = co_await save_record(inode);
@@ -457,12 +460,11 @@ Task<void> FileSystemImpl::seal_later(FileSystemImpl* self, InodeUse inode) {
 Task<Status> FileSystemImpl::save_record(Inode& inode) {
   WriteBack::Version version = inode.staged;
   inode.attributes.write_id = version->write_id_text();
-  SHOAL_CO_ASSIGN_OR_RETURN(version->record.metadata, encode_attributes(inode.attributes));
-  if (!version->ancestors.empty()) version->record.metadata[kAncestorsName] = version->ancestors;
-  if (!version->gate.empty()) version->record.metadata[kGateName] = version->gate;
-  if (!version->renamed_from.empty()) {
-    version->record.metadata[kRenamedFromName] = version->renamed_from;
-  }
+  SHOAL_CO_ASSIGN_OR_RETURN(Metadata metadata, encode_attributes(inode.attributes));
+  if (!version->ancestors.empty()) metadata[kAncestorsName] = version->ancestors;
+  if (!version->gate.empty()) metadata[kGateName] = version->gate;
+  if (!version->renamed_from.empty()) metadata[kRenamedFromName] = version->renamed_from;
+  version->record.metadata = PackedMetadata(metadata);
   if (version->small) {
     if (!version->bytes) {
       SHOAL_CO_ASSIGN_OR_RETURN(Buffer bytes,
@@ -472,7 +474,7 @@ Task<Status> FileSystemImpl::save_record(Inode& inode) {
     version->record.size = version->bytes->size();
     std::shared_ptr<std::string> bytes = version->bytes;
     while (true) {
-      Status staged = co_await core_.store.stage_small(version->record, as_bytes(*bytes));
+      Status staged = co_await core_.store.stage_small(version->record.unpack(), as_bytes(*bytes));
       if (staged) break;
       bool again = staged.error().code() == Code::kNoSpace &&
                    co_await write_back_.await_room(core_.background());
@@ -480,7 +482,7 @@ Task<Status> FileSystemImpl::save_record(Inode& inode) {
     }
   } else {
     version->record.size = version->file->size();
-    SHOAL_CO_RETURN_IF_ERROR(co_await version->file->sync(version->record));
+    SHOAL_CO_RETURN_IF_ERROR(co_await version->file->sync(version->record.unpack()));
   }
   version->durable = true;
   version->modified = false;

@@ -34,8 +34,8 @@ Task<Status> Ledger::load() {
       log_.error("a ledger record: {}", record.error().to_string());
       continue;
     }
-    record->content.reset();
-    records_[record->object].push_back(std::move(*record));
+    std::string object = record->object;
+    records_[object].emplace_back(std::move(*record));
     ++count_;
   }
   co_return Status();
@@ -63,11 +63,11 @@ Task<Result<LedgerRecord>> Ledger::with_content(LedgerRecord record) {
   co_return record;
 }
 
-LedgerRecord* Ledger::find_write(const std::string& object, const Hash128& write_id) {
+PackedRecord* Ledger::find_write(const std::string& object, const Hash128& write_id) {
   auto found = records_.find(object);
   if (found == records_.end()) return nullptr;
-  for (LedgerRecord& record : found->second) {
-    if (record.write.id == write_id) return &record;
+  for (PackedRecord& record : found->second) {
+    if (record.write().id == write_id) return &record;
   }
   return nullptr;
 }
@@ -108,36 +108,36 @@ Task<Status> Ledger::put(LedgerRecord record) {
   Hash128 key = key_of(record.object, record.write.id);
   co_await claim(key);
   Status status;
-  LedgerRecord* known = find_write(record.object, record.write.id);
+  PackedRecord* packed = find_write(record.object, record.write.id);
+  std::optional<LedgerRecord> known;
+  if (packed != nullptr) known = packed->unpack();
   bool changes = true;
   const Ended* ended = find_ended(record.object, record.write.id);
   if (ended != nullptr && ended->covers(record.write, record.sequence)) {
     status = fail(Code::kNotFound, record.object + ": this version has ended");
-  } else if (known != nullptr && !record.is_later_than(*known)) {
+  } else if (known && !record.is_later_than(*known)) {
     LedgerRecord merged = *known;
     merged.add_placed(record.placed);
     changes = merged.placed.size() > known->placed.size();
     record = std::move(merged);
-  } else if (known != nullptr) {
+  } else if (known) {
     record.add_placed(known->placed);
   }
   if (status && changes && record.has_content && !record.content) {
-    auto whole = known == nullptr
-                     ? Result<LedgerRecord>(fail(Code::kInvalidArgument, "without its content"))
-                     : co_await with_content(record);
+    auto whole = known ? co_await with_content(record)
+                       : Result<LedgerRecord>(fail(Code::kInvalidArgument, "without its content"));
     if (whole) record = std::move(*whole);
     if (!whole) status = fail(std::move(whole).error());
   }
   if (status && changes) {
     status = co_await store_record(record, key);
     if (status) {
-      known = find_write(record.object, record.write.id);
-      record.content.reset();
+      packed = find_write(record.object, record.write.id);
       std::string object = record.object;
-      if (known != nullptr) {
-        *known = std::move(record);
+      if (packed != nullptr) {
+        *packed = PackedRecord(std::move(record));
       } else {
-        records_[object].push_back(std::move(record));
+        records_[object].emplace_back(std::move(record));
         ++count_;
       }
       changed(object);
@@ -148,9 +148,9 @@ Task<Status> Ledger::put(LedgerRecord record) {
 }
 
 Task<Status> Ledger::add_placed(std::string object, WriteName write, std::vector<NodeId> nodes) {
-  const LedgerRecord* known = find_write(object, write.id);
+  const PackedRecord* known = find_write(object, write.id);
   if (known == nullptr) co_return fail(Code::kNotFound, object + ": there is no record of it");
-  LedgerRecord record = *known;
+  LedgerRecord record = known->unpack();
   record.placed = std::move(nodes);
   co_return co_await put(std::move(record));
 }
@@ -163,15 +163,17 @@ Task<Result<std::vector<NodeId>>> Ledger::remove(std::string object, WriteName w
   co_await claim(key);
   Status status;
   std::vector<NodeId> placed;
-  LedgerRecord* known = find_write(object, write.id);
-  if (known != nullptr) placed = known->placed;
-  if (known != nullptr && end.covers(known->write, known->sequence)) {
+  const PackedRecord* packed = find_write(object, write.id);
+  std::optional<LedgerRecord> known;
+  if (packed != nullptr) known = packed->unpack();
+  if (known) placed = known->placed;
+  if (known && end.covers(known->write, known->sequence)) {
     status = co_await store_.drop_staged_small(key);
     if (!status && status.error().code() == Code::kNotFound) status = Status();
     if (status) {
       auto found = records_.find(object);
       std::erase_if(found->second,
-                    [&](const LedgerRecord& record) { return record.write.id == write.id; });
+                    [&](const PackedRecord& record) { return record.write().id == write.id; });
       if (found->second.empty()) records_.erase(found);
       --count_;
     }
@@ -198,25 +200,33 @@ Task<Result<std::vector<NodeId>>> Ledger::remove(std::string object, WriteName w
 
 std::vector<LedgerRecord> Ledger::find(const std::string& object) const {
   auto found = records_.find(object);
-  return found == records_.end() ? std::vector<LedgerRecord>{} : found->second;
+  std::vector<LedgerRecord> result;
+  if (found == records_.end()) return result;
+  for (const PackedRecord& record : found->second) result.push_back(record.unpack());
+  return result;
 }
 
-const LedgerRecord* Ledger::visible(const std::string& object) const {
-  auto found = records_.find(object);
-  if (found == records_.end()) return nullptr;
-  const LedgerRecord* newest = nullptr;
-  for (const LedgerRecord& record : found->second) {
-    if (!record.sealed) continue;
-    if (newest == nullptr || comes_after(record, *newest)) newest = &record;
+const PackedRecord* Ledger::newest(const Packed& records) {
+  const PackedRecord* newest = nullptr;
+  for (const PackedRecord& record : records) {
+    if (!record.sealed()) continue;
+    bool later = newest == nullptr || comes_after(record.unpack(), newest->unpack());
+    if (later) newest = &record;
   }
   return newest;
+}
+
+std::optional<LedgerRecord> Ledger::visible(const std::string& object) const {
+  auto found = records_.find(object);
+  const PackedRecord* record = found == records_.end() ? nullptr : newest(found->second);
+  return record == nullptr ? std::nullopt : std::optional(record->unpack());
 }
 
 std::vector<LedgerRecord> Ledger::all_after(const std::string& after, size_t count_max) const {
   std::vector<LedgerRecord> result;
   for (auto at = records_.upper_bound(after); at != records_.end() && result.size() < count_max;
        ++at) {
-    result.insert(result.end(), at->second.begin(), at->second.end());
+    for (const PackedRecord& record : at->second) result.push_back(record.unpack());
   }
   return result;
 }
@@ -234,14 +244,14 @@ LedgerPage Ledger::below(const std::string& prefix, bool recursive, const std::s
     size_t slash = recursive ? std::string::npos : at->first.find('/', prefix.size());
     bool folded = slash != std::string::npos;
     std::string name = folded ? at->first.substr(0, slash + 1) : at->first;
-    const LedgerRecord* newest = name > after ? visible(at->first) : nullptr;
-    if (newest != nullptr) {
+    const PackedRecord* visible = name > after ? newest(at->second) : nullptr;
+    if (visible != nullptr) {
       page.more = page.records.size() + page.prefixes.size() >= count_max;
       if (page.more) break;
       if (folded) page.prefixes.push_back(name);
-      if (!folded) page.records.push_back(*newest);
+      if (!folded) page.records.push_back(visible->unpack());
     }
-    if (folded && (newest != nullptr || name <= after)) {
+    if (folded && (visible != nullptr || name <= after)) {
       ++name.back();  // behind all that begins with it
       at = records_.lower_bound(name);
     } else {
@@ -255,16 +265,17 @@ std::vector<LedgerRecord> Ledger::records_below(const std::string& path, const s
                                                 size_t count_max) const {
   std::string prefix = path.empty() ? "" : path + "/";
   std::vector<LedgerRecord> result;
-  auto take = [&](const std::string& object) {
-    const LedgerRecord* newest = object > after ? visible(object) : nullptr;
-    if (newest == nullptr) return;
-    result.push_back(*newest);
+  auto take = [&](const std::string& object, const Packed& records) {
+    const PackedRecord* visible = object > after ? newest(records) : nullptr;
+    if (visible == nullptr) return;
+    result.push_back(visible->unpack());
     result.back().chunk_crcs.clear();
   };
-  if (!path.empty()) take(path);
+  auto self = path.empty() ? records_.end() : records_.find(path);
+  if (self != records_.end()) take(self->first, self->second);
   for (auto at = records_.lower_bound(std::max(prefix, after));
        at != records_.end() && at->first.starts_with(prefix) && result.size() < count_max; ++at) {
-    take(at->first);
+    take(at->first, at->second);
   }
   return result;
 }

@@ -1,14 +1,15 @@
 // Ledger: this node's records of versions that the origin does not have yet: those of objects whose
 // slots it owns. A record is on disk before put() returns, and gone from it when remove() does.
 //
-// The content of small objects stays in the store; what is kept in memory of a record is some
-// hundred bytes.
+// The content of small objects stays in the store; what is kept in memory of a record is packed,
+// some hundred bytes.
 //
 // Shard's thread. Bounded by the store's budget.
 #pragma once
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -18,6 +19,7 @@
 #include "async/task.h"
 #include "observe/log.h"
 #include "replication/ledger_record.h"
+#include "replication/packed_record.h"
 #include "store/store.h"
 #include "world/world.h"
 
@@ -67,8 +69,8 @@ class Ledger {
 
   // Without their contents, like all that follow.
   std::vector<LedgerRecord> find(const std::string& object) const;
-  // The newest sealed version of the object, or null.
-  const LedgerRecord* visible(const std::string& object) const;
+  // The newest sealed version of the object.
+  std::optional<LedgerRecord> visible(const std::string& object) const;
   // Those of objects after `after`, in order of names: at least one object's, and no more objects
   // than `count_max` records need.
   std::vector<LedgerRecord> all_after(const std::string& after, size_t count_max) const;
@@ -94,14 +96,17 @@ class Ledger {
   static Hash128 key_of(const std::string& object, const Hash128& write_id);
   Task<Status> store_record(const LedgerRecord& record, Hash128 key);
   Task<Result<LedgerRecord>> read_record(std::string object, Hash128 key);
-  LedgerRecord* find_write(const std::string& object, const Hash128& write_id);
+  using Packed = std::vector<PackedRecord>;  // of one object
+  PackedRecord* find_write(const std::string& object, const Hash128& write_id);
+  // The newest sealed one, or null.
+  static const PackedRecord* newest(const Packed& records);
   Task<void> claim(Hash128 key);
   void release(Hash128 key);
   void changed(const std::string& object);
 
   Store& store_;
   const Log& log_;
-  std::map<std::string, std::vector<LedgerRecord>> records_;  // by object
+  std::map<std::string, Packed> records_;  // by object
   size_t count_ = 0;
   std::unordered_map<Hash128, Ended> ended_;  // by key
   std::set<Hash128> busy_;                    // keys being written

@@ -143,7 +143,7 @@ void to_wire(const LedgerRecord& record, wire::LedgerBody& body) {
   body.set_chunk_crcs(pack_crcs(record.chunk_crcs));
 }
 
-Result<LedgerRecord> from_wire(const wire::LedgerBody& body) {
+LedgerRecord decode(const wire::LedgerBody& body) {
   LedgerRecord record;
   record.object = body.object();
   record.write = from_wire(body.write());
@@ -153,9 +153,7 @@ Result<LedgerRecord> from_wire(const wire::LedgerBody& body) {
   record.must_be_absent = body.must_be_absent();
   record.sealed = body.sealed();
   record.changed = WallTime(Duration(body.changed_ns()));
-  size_t bytes = 0;
   for (const wire::MetadataEntry& entry : body.metadata()) {
-    bytes += entry.name().size() + entry.value().size();
     record.metadata.emplace(entry.name(), entry.value());
   }
   record.writer = {body.writer().high(), body.writer().low()};
@@ -170,6 +168,15 @@ Result<LedgerRecord> from_wire(const wire::LedgerBody& body) {
   record.ancestors = body.ancestors();
   record.home = body.home().empty() ? record.object : body.home();
   record.chunk_crcs = unpack_crcs(body.chunk_crcs());
+  return record;
+}
+
+Result<LedgerRecord> from_wire(const wire::LedgerBody& body) {
+  size_t bytes = 0;
+  for (const wire::MetadataEntry& entry : body.metadata()) {
+    bytes += entry.name().size() + entry.value().size();
+  }
+  LedgerRecord record = decode(body);
   bool possible = validate_object_name(record.object).has_value() &&
                   validate_object_name(record.home).has_value() && !record.write.id.is_zero() &&
                   record.size <= kObjectBytesMax && record.base_etag.size() <= kEtagBytesMax &&

@@ -67,6 +67,7 @@ struct LedgerRecord {
   // Of the slot map under which its writer gave it to this node; 0: not known. In memory only.
   uint64_t map_version = 0;
 
+  bool operator==(const LedgerRecord&) const = default;
   bool is_later_than(const LedgerRecord& other) const;
   void add_placed(const std::vector<NodeId>& nodes);
 };
@@ -123,6 +124,8 @@ std::vector<uint32_t> unpack_crcs(const std::string& packed);
 void to_wire(const WriteName& write, wire::WriteBody& body);
 WriteName from_wire(const wire::WriteBody& body);
 void to_wire(const LedgerRecord& record, wire::LedgerBody& body);
+// Of what to_wire() made here.
+LedgerRecord decode(const wire::LedgerBody& body);
 // kCorrupt when it describes what cannot be.
 Result<LedgerRecord> from_wire(const wire::LedgerBody& body);
 

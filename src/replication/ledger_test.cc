@@ -59,6 +59,30 @@ TEST(LedgerRecord, survives_the_wire) {
   EXPECT_EQ(back->metadata, record.metadata);
 }
 
+TEST(PackedRecord, gives_back_all_but_the_content) {
+  LedgerRecord record = record_of("a/b", 1, 3, 9);
+  record.home = "a/b.tmp";
+  record.base_etag = "~0";  // not looked at
+  record.must_be_absent = true;
+  record.repairs = 4;
+  record.crc = 77;
+  record.ancestors = "12 34";
+  record.placed = {{3, 4}};
+  record.map_version = 12;
+  for (const std::string& id : {record.write.text(), std::string("another")}) {
+    record.metadata["shoalwriteid"] = id;
+    LedgerRecord expected = record;
+    expected.content.reset();
+    PackedRecord packed(record);
+    EXPECT_EQ(packed.write(), record.write);
+    EXPECT_TRUE(packed.sealed() && packed.has_content());
+    EXPECT_EQ(packed.unpack(), expected);
+  }
+  record.size = 0;
+  record.content = "";
+  EXPECT_FALSE(PackedRecord(record).unpack().content.has_value());
+}
+
 TEST(LedgerRecord, refuses_what_cannot_be) {
   auto refused = [](const std::function<void(wire::LedgerBody&)>& spoil) {
     wire::LedgerBody body;
@@ -107,9 +131,9 @@ TEST(Ledger, keeps_records_over_power_loss) {
       m.run(m.ledger().remove("b", {{7, 2}, 0}, kAllSequences, EndReason::kReplaced)).has_value());
   m.lose_power();
   EXPECT_EQ(m.ledger().size(), 1u);
-  ASSERT_NE(m.ledger().visible("a"), nullptr);
+  ASSERT_TRUE(m.ledger().visible("a").has_value());
   EXPECT_EQ(m.run(m.ledger().with_content(*m.ledger().visible("a")))->content, "abc");
-  EXPECT_EQ(m.ledger().visible("b"), nullptr);
+  EXPECT_FALSE(m.ledger().visible("b").has_value());
 }
 
 TEST(Ledger, the_newest_state_counts) {
