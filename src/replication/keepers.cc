@@ -28,8 +28,11 @@ std::string prefix_of(const std::string& directory) {
 
 // Two nodes have different versions of one object: the later one is what others see.
 void merge(std::map<std::string, LedgerRecord>& records, LedgerRecord record) {
-  auto [at, fresh] = records.try_emplace(record.object, record);
-  if (!fresh && comes_after(record, at->second)) {
+  auto at = records.find(record.object);
+  if (at == records.end()) {
+    std::string name = record.object;
+    records.emplace(std::move(name), std::move(record));
+  } else if (comes_after(record, at->second)) {
     at->second = std::move(record);
   }
 }
@@ -156,6 +159,7 @@ Task<Status> Keepers::ask_below(NodeId node, std::string body, LedgerPage* into,
     co_return Status();
   }
   SHOAL_CO_ASSIGN_OR_RETURN(auto reply, parse_message<wire::LedgerBelowReply>(*answer, "records"));
+  into->records.reserve(static_cast<size_t>(reply.records_size()));
   for (const wire::LedgerBody& one : reply.records()) {
     SHOAL_CO_ASSIGN_OR_RETURN(LedgerRecord record, from_wire(one));
     into->records.push_back(std::move(record));

@@ -14,7 +14,7 @@ from harness import SHOAL, NodesTest, content_of as content_of_path, eventually,
 FILES = int(os.environ.get("SMALL_FILES", "20000"))
 WRITERS = 8
 MANIFEST = ".shoal-manifest.json"
-BYTES_PER_FILE = 10 * 1024  # of memory of the daemon, for a file that waits
+BYTES_PER_FILE = 6 * 1024  # of memory of the daemon, for a file that waits
 STATUS_BYTES = 64 * 1024
 PATIENCE = 60 + FILES // 100  # seconds
 
@@ -49,7 +49,7 @@ class SmallFiles(NodesTest):
         self.began = time.monotonic()
         self.stub = self.start_stub()
         # The cache of values is bounded by --memory: small, so that what is seen is the files' own.
-        self.flags = ("--memory", "32MiB", "--upload-delay", "1h", "--attr-ttl", "5s", *flags)
+        self.flags = ("--memory", "16MiB", "--upload-delay", "1h", "--attr-ttl", "5s", *flags)
         self.ack = ack
         if FILES > 20_000:  # the small tier has to hold them all
             self.flags += ("--cache-size", "56GiB")
@@ -104,7 +104,8 @@ class SmallFiles(NodesTest):
         for node, was in zip(nodes, before):
             each = (rss(node) - was) / files
             self.note(f"{os.path.basename(node.mountpoint)}: {each:.0f} bytes of memory per file")
-            self.assertLess(each, BYTES_PER_FILE)
+            if FILES >= 10_000:  # few files take no more than a page of a listing does
+                self.assertLess(each, BYTES_PER_FILE)
 
     def make_durable(self, node):
         began = time.monotonic()
@@ -163,7 +164,7 @@ class SmallFiles(NodesTest):
         """They wait on two nodes; the writer is killed meanwhile, comes back, and uploads them."""
         self.start_pair(ack="replicated")
         a, b = self.nodes
-        first = FILES // 10
+        first = FILES // 3  # by then the cache of values is full
         self.create_all(range(first))
         before = [rss(a), rss(b)]
         rate = self.create_all(range(first, FILES))
@@ -200,7 +201,7 @@ class SmallFiles(NodesTest):
         """On one disk, in a node that is published from there."""
         self.start_pair(ack="local")
         a = self.nodes[0]
-        first = FILES // 10
+        first = FILES // 3  # by then the cache of values is full
         self.create_all(range(first))
         before = [rss(a)]
         rate = self.create_all(range(first, FILES))
