@@ -29,19 +29,6 @@ TEST(Checksum, combines_and_continues) {
   }
 }
 
-TEST(Buffer, is_aligned_for_the_disk_and_for_huge_pages) {
-  for (size_t size : {size_t{1}, size_t{64 * kKiB}, size_t{2 * kMiB - 1}, size_t{2 * kMiB},
-                      size_t{5 * kMiB + 1}}) {
-    Buffer buffer(size);
-    EXPECT_EQ(buffer.size(), size);
-    size_t unit = size < 2 * kMiB ? 4 * kKiB : 2 * kMiB;
-    EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % unit, 0u) << size;
-    for (std::byte& byte : buffer.span()) byte = std::byte{7};
-    Buffer moved = std::move(buffer);
-    EXPECT_EQ(moved.span().back(), std::byte{7});
-  }
-}
-
 TEST(Size, parses_what_people_write) {
   EXPECT_EQ(parse_size("4096").value(), 4096u);
   EXPECT_EQ(parse_size("64KiB").value(), 65536u);

@@ -1,7 +1,6 @@
 #include "base/bytes.h"
 
 #include <fmt/format.h>
-#include <sys/mman.h>
 
 #include <charconv>
 #include <cmath>
@@ -9,25 +8,11 @@
 
 namespace shoal {
 
-namespace {
-
-constexpr size_t kPage = 4 * kKiB;
-constexpr size_t kHugePage = 2 * kMiB;
-
-size_t round_up(size_t size, size_t unit) { return (size + unit - 1) / unit * unit; }
-
-}  // namespace
-
 Buffer::Buffer(size_t size) : size_(size) {
   if (size == 0) return;
-  // The first touch of 2 MiB is then one fault instead of 512, and the kernel's copies into and out
-  // of it look up one page (docs/benchmarks.md, "fan_in.mount").
-  bool huge = size >= kHugePage;
-  size_t unit = huge ? kHugePage : kPage;
-  size_t rounded = round_up(size, unit);
-  auto* memory = static_cast<std::byte*>(std::aligned_alloc(unit, rounded));
+  size_t rounded = (size + 4095) / 4096 * 4096;
+  auto* memory = static_cast<std::byte*>(std::aligned_alloc(4096, rounded));
   SHOAL_ASSERT(memory != nullptr, "out of memory");
-  if (huge) (void)::madvise(memory, rounded, MADV_HUGEPAGE);  // where the kernel has them
   data_.reset(memory);
 }
 
