@@ -9,6 +9,7 @@
 #include "simulate/cluster.h"
 #include "simulate/forecast.h"
 #include "simulate/one_node.h"
+#include "simulate/placement_scenario.h"
 #include "simulate/run_seeds.h"
 
 namespace shoal {
@@ -218,6 +219,31 @@ int run_scale(const ScenarioArguments& arguments) {
   return run_forecast("scale", Forecasts::kRead, simulate::forecast_scale, 64, arguments);
 }
 
+int run_placement_scenario(const ScenarioArguments& arguments) {
+  simulate::PlacementCommand command;
+  command.seed = arguments.seed;
+  command.json = arguments.json;
+  if (arguments.nodes > 1) command.nodes = {arguments.nodes};
+  for (const auto& [name, value] : arguments.parameters) {
+    uint64_t count = 0;
+    if (name != "nodes-max" && name != "objects" && name != "changes") {
+      return usage("placement", fmt::format("it has no parameter \"{}\"", name));
+    }
+    if (!parse_count(value, count) || (count < 2 && name != "changes")) {
+      return usage("placement", fmt::format("{} must be a number, not \"{}\"", name, value));
+    }
+    if (name == "objects") command.objects = count;
+    if (name == "changes") command.changes = count;
+    if (name == "nodes-max") {
+      std::erase_if(command.nodes, [count](uint64_t nodes) { return nodes > count; });
+    }
+  }
+  if (command.nodes.empty() || command.nodes.back() > simulate::kPlacementNodesMax) {
+    return usage("placement", fmt::format("it has 2 to {} nodes", simulate::kPlacementNodesMax));
+  }
+  return simulate::run_placement_command(command);
+}
+
 int run_fan_out_write(const ScenarioArguments& arguments) {
   return run_forecast("fan-out-write", Forecasts::kWrite, simulate::forecast_fan_out_write, 8,
                       arguments);
@@ -261,7 +287,11 @@ std::span<const Scenario> simulate_scenarios() {
        "per node [nodes 8, size=105GB writers=all replicas=2 nic=100Gbit nvme=5GB nvme-read=10GB "
        "blob-in=60Gbit blob-connection=60MB blob-connections=64 upload-blocks=16 blob-latency=15ms "
        "latency=50us interval=30min losses=8 chunks=36 or more of each file]",
-       run_fan_out_write}};
+       run_fan_out_write},
+      {"placement",
+       "The slot map beside a hash ring and rendezvous hashing, for 4 to 10,000 nodes "
+       "[nodes-max=10000 objects=100 changes=200]",
+       run_placement_scenario}};
   return kScenarios;
 }
 

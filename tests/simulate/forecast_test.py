@@ -66,6 +66,14 @@ class Forecasts(unittest.TestCase):
         self.assertGreater(rows[COSTLY.format(3)]["value"], 0)
         self.assertGreater(rows[COST + "Shoal"]["value"], 0)
 
+    def test_placement_keeps_its_marks(self):
+        rows = self.forecast("placement", "nodes-max=16", "objects=20", "changes=20")
+        marked = [row for row in rows.values() if row["target"] is not None]
+        self.assertGreater(len(marked), 0)
+        self.assertEqual([row for row in marked if not row["met"]], [])
+        for name in ("slot map", "ring", "rendezvous"):
+            self.assertTrue(any(name in row for row in rows), name)
+
     def test_equal_seeds_equal_forecasts(self):
         outputs = {simulate(*WRITE, "losses=1", "--seed", "7", "--json").stdout for _ in range(2)}
         self.assertEqual(len(outputs), 1)
