@@ -194,7 +194,7 @@ Task<Result<OpenResult>> FileSystemImpl::open(InodeId id, uint32_t flags, bool c
   }
   Moves::Change change;
   if (discard) {
-    SHOAL_CO_ASSIGN_OR_RETURN(change, co_await moves_.change(*inode, nullptr, context));
+    SHOAL_CO_ASSIGN_OR_RETURN(change, co_await moves_.change(*inode, context));
   }
   auto permit = co_await inode->lock.acquire(1, context);
   if (!permit) co_return fail(std::move(permit).error());
@@ -236,6 +236,7 @@ Task<Result<FileSystem::Created>> FileSystemImpl::create(InodeId parent, std::st
   SHOAL_CO_RETURN_IF_ERROR(co_await check_name(*directory, name));
   SHOAL_CO_RETURN_IF_ERROR(co_await find_place(context));
   auto existing = co_await resolve(*directory, name, context);
+  // From here on to the new name nothing waits, so no change has to be held.
   while (!existing && moves_.is_moving(*directory)) {
     SHOAL_CO_RETURN_IF_ERROR(co_await moves_.wait(context));
     existing = co_await resolve(*directory, name, context);
@@ -283,7 +284,7 @@ Task<void> FileSystemImpl::release(HandleId id) {
   if (handle->passthrough) --inode.passthroughs;
   Moves::Change change;
   if (handle->writer) {
-    auto begun = co_await moves_.change(inode, nullptr, {});
+    auto begun = co_await moves_.change(inode, {});
     SHOAL_ASSERT(begun.has_value());
     change = std::move(*begun);
   }
@@ -326,8 +327,7 @@ Task<Status> FileSystemImpl::seal_and_ack(Inode& inode, bool close, Context cont
   bool durable = ack_of(inode) == AckLevel::kDurable;
   WriteBack::Version version;
   {
-    SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change,
-                              co_await moves_.change(inode, nullptr, context));
+    SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change, co_await moves_.change(inode, context));
     auto permit = co_await inode.lock.acquire(1, context);
     if (!permit) co_return fail(std::move(permit).error());
     SHOAL_CO_RETURN_IF_ERROR(co_await seal(inode, close || durable, context));
@@ -447,8 +447,7 @@ Task<Status> FileSystemImpl::seal_below(std::string path, Context context) {
     if (++seen % kYieldEvery == 0) co_await Yield(core_.executor());
     Inode* inode = version->inode;
     if (inode == nullptr || version->committed || version->dropped) continue;
-    SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change,
-                              co_await moves_.change(*inode, nullptr, context));
+    SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change, co_await moves_.change(*inode, context));
     auto permit = co_await inode->lock.acquire(1, context);
     if (!permit) co_return fail(std::move(permit).error());
     Status sealed = co_await seal(*inode, true, context);

@@ -115,8 +115,7 @@ Task<Result<Entry>> FileSystemImpl::set_attributes(InodeId id, SetAttributes cha
                                                    Context context) {
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * inode, inode_of(id));
   if (core_.options.read_only) co_return fail(Code::kReadOnly, "mounted read-only");
-  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change running,
-                            co_await moves_.change(*inode, nullptr, context));
+  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change running, co_await moves_.change(*inode, context));
   auto permit = co_await inode->lock.acquire(1, context);
   if (!permit) co_return fail(std::move(permit).error());
   if (change.size) SHOAL_CO_RETURN_IF_ERROR(co_await set_size(*inode, *change.size, context));
@@ -177,8 +176,7 @@ Task<Status> FileSystemImpl::set_xattr(InodeId id, std::string name, std::string
                                                    : "not local, replicated or durable");
     }
   }
-  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change running,
-                            co_await moves_.change(*inode, nullptr, context));
+  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change running, co_await moves_.change(*inode, context));
   auto permit = co_await inode->lock.acquire(1, context);
   if (!permit) co_return fail(std::move(permit).error());
   FileAttributes attributes = inode->attributes;
@@ -209,8 +207,7 @@ Task<Status> FileSystemImpl::remove_xattr(InodeId id, std::string name, Context 
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * inode, inode_of(id));
   if (core_.options.read_only) co_return fail(Code::kReadOnly, "mounted read-only");
   SHOAL_CO_RETURN_IF_ERROR(check_xattr_name(name, true));
-  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change running,
-                            co_await moves_.change(*inode, nullptr, context));
+  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change running, co_await moves_.change(*inode, context));
   auto permit = co_await inode->lock.acquire(1, context);
   if (!permit) co_return fail(std::move(permit).error());
   FileAttributes attributes = inode->attributes;

@@ -49,7 +49,7 @@ bool Moves::any_change_below(const Inode& directory) const {
                              [&](const auto& entry) { return is_below(*entry.first, directory); });
 }
 
-Task<Result<Moves::Change>> Moves::change(Inode& inode, Inode* also, Context context) {
+Task<Result<Moves::Change>> Moves::change(Inode& inode, Context context, Inode* also) {
   Change change;
   change.inodes_[0] = InodeUse(tree_, inode);
   if (also != nullptr && also != &inode) change.inodes_[1] = InodeUse(tree_, *also);

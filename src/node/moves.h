@@ -26,10 +26,10 @@ class Moves {
         : moves_(std::exchange(other.moves_, nullptr)), inodes_(std::move(other.inodes_)) {}
     Change& operator=(Change&& other) noexcept;
     ~Change() { end(); }
-    void end();
 
    private:
     friend class Moves;
+    void end();
     Moves* moves_ = nullptr;
     std::array<InodeUse, 2> inodes_;
   };
@@ -51,12 +51,12 @@ class Moves {
 
   Moves(Executor& executor, Tree& tree) : tree_(tree), changed_(executor) {}
 
-  // Waits for the moves of what is above the inode, and of what is above `also` (may be null).
-  Task<Result<Change>> change(Inode& inode, Inode* also, Context context);
+  // Waits for the moves of what is above the inode, and of what is above `also` if not null.
+  Task<Result<Change>> change(Inode& inode, Context context, Inode* also = nullptr);
   // Waits for the changes below the directory.
   Task<Result<Move>> move(Inode& directory, Context context);
 
-  // The inode or what is above it is being moved.
+  // The inode or what is above it is being moved. For what changes without a wait.
   bool is_moving(const Inode& inode) const;
   // Until a move or a change has ended.
   Waiter wait(Context context) { return changed_.wait(context); }

@@ -179,8 +179,7 @@ Task<Result<Entry>> FileSystemImpl::lookup(InodeId parent, std::string name, Con
   context = core_.patient(context);
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * directory, directory_of(parent));
   // Half moved, the name is at neither place for the origin.
-  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change still,
-                            co_await moves_.change(*directory, nullptr, context));
+  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change still, co_await moves_.change(*directory, context));
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * inode, co_await resolve(*directory, std::move(name), context));
   ++inode->lookups;
   co_return entry_of(*inode);
@@ -319,8 +318,7 @@ Task<Result<Inode*>> FileSystemImpl::put_special(Inode& directory, std::string n
                                                  FileAttributes attributes, std::string content,
                                                  Context context) {
   context = core_.patient(context);
-  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change,
-                            co_await moves_.change(directory, nullptr, context));
+  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change, co_await moves_.change(directory, context));
   SHOAL_CO_RETURN_IF_ERROR(co_await check_name(directory, name));
   auto existing = co_await resolve(directory, name, context);
   if (existing) co_return fail(Code::kAlreadyExists, name);
@@ -488,8 +486,7 @@ Task<Status> FileSystemImpl::remove_file_locked(Inode& directory, Inode& inode, 
 Task<Status> FileSystemImpl::unlink(InodeId parent, std::string name, Context context) {
   context = core_.patient(context);
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * directory, directory_of(parent));
-  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change,
-                            co_await moves_.change(*directory, nullptr, context));
+  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change, co_await moves_.change(*directory, context));
   SHOAL_CO_RETURN_IF_ERROR(co_await check_name(*directory, name));
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * inode, co_await resolve(*directory, name, context));
   if (inode->is_directory()) co_return fail(Code::kIsDirectory, name);
@@ -521,8 +518,7 @@ Task<Result<bool>> FileSystemImpl::directory_is_empty(std::string path, Context 
 Task<Status> FileSystemImpl::remove_directory(InodeId parent, std::string name, Context context) {
   context = core_.patient(context);
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * directory, directory_of(parent));
-  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change,
-                            co_await moves_.change(*directory, nullptr, context));
+  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change, co_await moves_.change(*directory, context));
   co_return co_await remove_empty(*directory, std::move(name), context);
 }
 

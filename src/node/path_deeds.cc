@@ -26,7 +26,7 @@ Task<Result<InodeUse>> FileSystemImpl::walk(std::string path, Context context) {
     std::string name(rest.substr(0, slash));
     rest = slash == std::string_view::npos ? std::string_view() : rest.substr(slash + 1);
     if (!at->is_directory()) co_return fail(Code::kNotDirectory, path);
-    SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change still, co_await moves_.change(*at, nullptr, context));
+    SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change still, co_await moves_.change(*at, context));
     SHOAL_CO_ASSIGN_OR_RETURN(Inode * next, co_await resolve(*at, std::move(name), context));
     at = InodeUse(tree_, *next);
   }
@@ -66,7 +66,7 @@ Task<Status> FileSystemImpl::write_new(HandleId handle, const std::string& conte
     if (!written) co_return fail(std::move(written).error());
   }
   Inode& inode = *handles_.at(static_cast<uint64_t>(handle))->inode;
-  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change, co_await moves_.change(inode, nullptr, context));
+  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change, co_await moves_.change(inode, context));
   auto permit = co_await inode.lock.acquire(1, context);
   if (!permit) co_return fail(std::move(permit).error());
   co_return co_await seal(inode, true, context);

@@ -255,6 +255,7 @@ Task<Status> FileSystemImpl::rename_directory(Inode& source, Inode& to_directory
                                               Context context) {
   Inode* from_directory = source.parent;
   SHOAL_CO_ASSIGN_OR_RETURN(Moves::Move move, co_await moves_.move(source, context));
+  // Another rename of it came first.
   if (from_directory == nullptr || source.parent != from_directory) {
     co_return fail(Code::kNotFound, source.name);
   }
@@ -345,7 +346,7 @@ Task<Status> FileSystemImpl::rename(InodeId from_parent, std::string from, Inode
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * from_directory, directory_of(from_parent));
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * to_directory, directory_of(to_parent));
   SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change,
-                            co_await moves_.change(*from_directory, to_directory, context));
+                            co_await moves_.change(*from_directory, context, to_directory));
   SHOAL_CO_RETURN_IF_ERROR(co_await check_name(*from_directory, from));
   SHOAL_CO_RETURN_IF_ERROR(co_await check_name(*to_directory, to));
   SHOAL_CO_ASSIGN_OR_RETURN(Inode * source, co_await resolve(*from_directory, from, context));

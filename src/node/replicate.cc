@@ -244,7 +244,7 @@ Task<Status> FileSystemImpl::replicate_one(WriteBack::Version version, Context c
   // The nearest inode that is known, so that no move of what is above runs meanwhile.
   Inode* above =
       version->inode != nullptr ? version->inode : &tree_.nearest(version->record.object);
-  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change, co_await moves_.change(*above, nullptr, context));
+  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change, co_await moves_.change(*above, context));
   Permit permit;
   if (Inode* inode = version->inode) {
     SHOAL_CO_ASSIGN_OR_RETURN(permit, co_await inode->lock.acquire(1, context));

@@ -17,7 +17,7 @@ class PackedMetadata {
   Metadata unpack() const;
 
  private:
-  std::string bytes_;  // of each entry its name and its value, each after its length
+  std::string bytes_;  // a wire::ObjectBody with nothing else
 };
 
 struct VersionRecord {

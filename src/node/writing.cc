@@ -265,7 +265,7 @@ Task<Result<size_t>> FileSystemImpl::write(HandleId id, uint64_t offset, ConstBy
   SHOAL_CO_ASSIGN_OR_RETURN(std::shared_ptr<Handle> handle, handle_of(id));
   if (!handle->writer) co_return fail(Code::kInvalidArgument, "not open for writing");
   Inode& inode = *handle->inode;
-  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change, co_await moves_.change(inode, nullptr, context));
+  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change, co_await moves_.change(inode, context));
   auto permit = co_await inode.lock.acquire(1, context);
   if (!permit) co_return fail(std::move(permit).error());
   if (handle->append) {
@@ -328,7 +328,7 @@ Task<Status> FileSystemImpl::allocate(HandleId id, uint32_t mode, Range range, C
     co_return fail(Code::kTooLarge, "the range to allocate");
   }
   Inode& inode = *handle->inode;
-  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change, co_await moves_.change(inode, nullptr, context));
+  SHOAL_CO_ASSIGN_OR_RETURN(Moves::Change change, co_await moves_.change(inode, context));
   auto permit = co_await inode.lock.acquire(1, context);
   if (!permit) co_return fail(std::move(permit).error());
   constexpr uint32_t kKnown = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE;
@@ -429,7 +429,7 @@ Task<void> FileSystemImpl::seal_later(FileSystemImpl* self, InodeUse inode) {
   while (inode->staged && !inode->staged->dropped && inode->writers == 0) {
     Status slept = co_await sleep_for(core.executor(), backoff.next(), {kNever, &core.stopping});
     if (!slept) break;
-    auto change = co_await self->moves_.change(*inode, nullptr, {kNever, &core.stopping});
+    auto change = co_await self->moves_.change(*inode, {kNever, &core.stopping});
     if (!change) break;
     auto permit = co_await inode->lock.acquire(1, {kNever, &core.stopping});
     if (!permit) break;

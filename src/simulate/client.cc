@@ -230,6 +230,7 @@ Task<bool> Client::rename(std::string from, std::string to) {
 }
 
 Task<Status> Client::set_attribute(InodeId inode, std::string value, Status* set) {
+  // At any moment of the rename.
   Status slept = co_await sleep_for(session_.executor, milliseconds(random_.below(20)), {});
   static_cast<void>(slept);
   *set = co_await kernel_.fs.set_xattr(inode, "user.sim", std::move(value), 0, context());
