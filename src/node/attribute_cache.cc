@@ -227,6 +227,11 @@ ListPage merge(ListPage page, LedgerPage waiting, const ListMarker& marker, size
     names.insert(record.object);
     added.push_back(info_of(record));
   }
+  for (std::string& name : waiting.names) {
+    if (!next.empty() && name > reached) continue;
+    names.insert(name);
+    added.emplace_back().name = std::move(name);
+  }
   for (std::string& prefix : waiting.prefixes) {
     if (next.empty() || prefix <= reached) prefixes.insert(std::move(prefix));
   }
@@ -268,14 +273,16 @@ Task<Result<ListPage>> AttributeCache::list(ListOptions options, Duration age_ma
   ListMarker marker = ListMarker::parse(options.marker);
   options.marker = marker.origin;
   bool waiting_only = std::exchange(options.waiting_only, false);
+  auto what = std::exchange(options.waiting_names, false) ? LedgerPage::What::kNames
+                                                          : LedgerPage::What::kRecords;
   size_t count_max = options.entries_max;
   LedgerPage waiting;
   if (replication_ != nullptr) {
     // Asked first: what leaves the records meanwhile is in the origin before that, and what is
     // remembered of its listing is forgotten.
     SHOAL_CO_ASSIGN_OR_RETURN(
-        waiting, co_await replication_->keepers().list(options.prefix, options.recursive,
-                                                       marker.after, count_max, context));
+        waiting, co_await replication_->keepers().list(
+                     {options.prefix, options.recursive, marker.after, count_max, what}, context));
   }
   if (waiting_only) co_return merge({}, std::move(waiting), marker, count_max);
   SHOAL_CO_ASSIGN_OR_RETURN(Page page, co_await page_of(options, age_max, context));

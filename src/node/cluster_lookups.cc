@@ -125,6 +125,7 @@ Task<Result<ListPage>> ClusterLookups::list_at(Member member, ListOptions option
   request.set_marker(options.marker);
   request.set_entries_max(options.entries_max);
   request.set_waiting_only(options.waiting_only);
+  request.set_waiting_names(options.waiting_names);
   request.set_age_ms_max(to_milliseconds(age - std::chrono::nanoseconds(999'999)));
   auto answer = co_await pool_.call(member.address, member.id, Method::kList,
                                     request.SerializeAsString(), nullptr, 0, context);

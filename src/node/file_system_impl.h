@@ -132,7 +132,8 @@ class FileSystemImpl final : public FileSystem {
   void replace_inode(Inode& inode);
   // What the directory's listing says of the name does not hold any more.
   void outdate_listed(Inode& directory, const std::string& name);
-  void list_for_lookups(Inode& directory);
+  void list_for_lookups(Inode& directory, Duration took);
+  void retire_listing(DirectoryPart& names) const;
   void changed_names(Inode& directory, const std::string& name);
   void invalidate_listing(std::string_view directory);
   void forget_listings(Inode& directory);  // of it and of all below it

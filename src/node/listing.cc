@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "base/hash.h"
 #include "base/object_name.h"
 
 namespace shoal {
@@ -39,6 +40,11 @@ void add_page(NodeCore& core, Listing& listing, std::string_view prefix, ListPag
     listing.entries.push_back(std::move(entry));
   };
   for (ObjectInfo& object : page.objects) {
+    if (listing.for_lookups && object.etag.empty()) {
+      std::string_view leaf = std::string_view(object.name).substr(prefix.size());
+      listing.waiting.push_back(hash_string(leaf).low);
+      continue;
+    }
     add(object.name, {"", false, object.size, std::move(object.etag), object.modified,
                       std::move(object.metadata)});
   }
@@ -85,6 +91,7 @@ Task<Status> take_pages(NodeCore& core, std::shared_ptr<Listing> listing, std::s
                         Duration limit) {
   ListOptions options;
   options.prefix = directory.empty() ? "" : directory + "/";
+  options.waiting_names = listing->for_lookups;
   std::shared_ptr<PageAhead> ahead = ask_for_page(core, listing, options, limit);
   while (ahead != nullptr) {
     while (!ahead->page) SHOAL_CO_RETURN_IF_ERROR(co_await ahead->arrived.wait({}));
@@ -101,9 +108,12 @@ Task<Status> take_pages(NodeCore& core, std::shared_ptr<Listing> listing, std::s
     ahead = nullptr;
     add_page(core, *listing, options.prefix, page);
     if (last) co_return Status();
-    if (listing->for_lookups && listing->entries.size() > Listing::kForLookupsMax) {
+    bool too_large = listing->entries.size() > Listing::kForLookupsMax ||
+                     listing->waiting.size() > Listing::kWaitingMax;
+    if (listing->for_lookups && too_large) {
       listing->entries.clear();
       listing->objects.clear();
+      listing->waiting = {};
       co_return fail(Code::kTooLarge, "too many names to keep");
     }
     listing->changed.notify_all();
@@ -126,7 +136,9 @@ Task<void> fetch_pages(NodeCore& core, std::shared_ptr<Listing> listing, std::st
                        Duration limit) {
   Listing& into = *listing;
   into.status = co_await take_pages(core, listing, std::move(directory), limit);
+  std::ranges::sort(into.waiting);
   into.complete = true;
+  into.took = core.now() - into.began;
   into.fresh_until = core.now() + core.options.attr_ttl - into.age;
   into.changed.notify_all();
 }
@@ -149,10 +161,16 @@ const ListedEntry* Listing::find(std::string_view name) const {
   return found == by_name.end() ? nullptr : found->second;
 }
 
+bool Listing::may_wait(std::string_view name) const {
+  SHOAL_ASSERT(complete);
+  return std::ranges::binary_search(waiting, hash_string(name).low);
+}
+
 std::shared_ptr<Listing> Listing::start(NodeCore& core, std::string directory, Context context,
                                         For purpose) {
   auto listing = std::make_shared<Listing>(core.executor());
   listing->for_lookups = purpose == For::kLookups;
+  listing->began = core.now();
   Duration limit =
       context.deadline == kNever ? core.options.origin_timeout : context.deadline - core.now();
   if (!core.gate.spawn(fetch_pages(core, listing, std::move(directory), limit))) {

@@ -32,6 +32,9 @@ struct Listing {
   std::deque<ListedEntry> entries;  // addresses stay
   std::vector<uint32_t> objects;    // indices of the entries that are objects, in order of names
   mutable std::unordered_map<std::string_view, const ListedEntry*> by_name;  // made by find()
+  // Hashes of the names that only other nodes have. For look-ups nothing else is known of them: a
+  // million may wait, and be listed again and again.
+  std::vector<uint64_t> waiting;
   bool complete = false;
   Status status;       // why it ended early
   Duration age{0};     // of the oldest page, when it came
@@ -41,10 +44,14 @@ struct Listing {
   SteadyTime fresh_until{};  // for look-ups, when complete
   size_t consumed = 0;       // how far the furthest reader is
   bool for_lookups = false;  // without a reader
+  SteadyTime began{};
+  Duration took{0};  // when complete
   Signal changed;
 
   // Any entry; when complete.
   const ListedEntry* find(std::string_view name) const;
+  // Whether another node may have it, of whose attributes nothing was asked; when complete.
+  bool may_wait(std::string_view name) const;
   // An object, among the pages so far.
   const ListedEntry* find_object(std::string_view name) const;
 
@@ -52,6 +59,7 @@ struct Listing {
   // reads along when it is for look-ups: then it goes up to kForLookupsMax entries.
   enum class For { kReader, kLookups };
   static constexpr size_t kForLookupsMax = 100'000;
+  static constexpr size_t kWaitingMax = 4'000'000;  // 8 bytes each
   static std::shared_ptr<Listing> start(NodeCore& core, std::string directory, Context context,
                                         For purpose = For::kReader);
 };

@@ -227,6 +227,7 @@ Task<Result<std::string>> PeerService::list(RpcRequest request, Context context)
   options.recursive = body.recursive();
   options.marker = body.marker();
   options.waiting_only = body.waiting_only();
+  options.waiting_names = body.waiting_names();
   options.entries_max = std::clamp(body.entries_max(), 1u, kListEntriesMax);
   SHOAL_CO_ASSIGN_OR_RETURN(
       ListPage page,

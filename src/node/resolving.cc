@@ -67,19 +67,31 @@ Result<Inode*> FileSystemImpl::answer_old(Inode* child, const std::string& path)
   return child;
 }
 
+// One that does not serve any more goes; what it cost stays.
+void FileSystemImpl::retire_listing(DirectoryPart& names) const {
+  const Listing* listing = names.listing.get();
+  bool serves = listing == nullptr || !listing->complete ||
+                (listing->status && listing->fresh_until > core_.now());
+  if (serves) return;
+  bool large = !listing->status && listing->status.error().code() == Code::kTooLarge;
+  if (large) names.absent_asked = -kAskedAfterLarge;
+  if (listing->for_lookups) names.listing_took = listing->took;
+  names.listing = nullptr;
+}
+
 // Each name that turns out to be absent has cost two requests, one after the other. Where many are
-// asked for, as when many files are made, a listing says it of all of them.
-void FileSystemImpl::list_for_lookups(Inode& directory) {
+// asked for, as when many files are made, a listing says it of all of them. A directory is listed
+// again when the names have cost as much as its last listing.
+void FileSystemImpl::list_for_lookups(Inode& directory, Duration took) {
   DirectoryPart& names = directory.names();
-  if (names.listing != nullptr && names.listing->complete) {
-    bool large = !names.listing->status && names.listing->status.error().code() == Code::kTooLarge;
-    names.absent_asked = large ? -kAskedAfterLarge : names.absent_asked;
-    if (names.listing->fresh_until <= core_.now()) names.listing = nullptr;
-  }
+  retire_listing(names);
   ++names.absent_asked;
-  bool wanted = names.absent_asked > kAskedMax && core_.options.attr_ttl > Duration(0);
+  names.absent_took += took;
+  bool wanted = names.absent_asked > kAskedMax && names.absent_took >= names.listing_took &&
+                core_.options.attr_ttl > Duration(0);
   if (!wanted || names.listing != nullptr) return;
   names.absent_asked = 0;
+  names.absent_took = Duration(0);
   names.listing =
       Listing::start(core_, tree_.path(directory), core_.background(), Listing::For::kLookups);
 }
@@ -107,15 +119,16 @@ Task<Result<Inode*>> FileSystemImpl::resolve(Inode& directory, std::string name,
     if (absent->second > core_.now()) co_return fail(Code::kNotFound, path);
     names.absent_until.erase(absent);
   }
-  if (names.listing != nullptr && !names.listing->outdated.contains(name)) {
+  retire_listing(names);
+  bool listed = names.listing != nullptr && names.listing->complete &&
+                !names.listing->outdated.contains(name);
+  if (listed) {
     const Listing& listing = *names.listing;
-    if (!listing.complete || !listing.status || listing.fresh_until <= core_.now()) {
-      if (listing.complete) names.listing = nullptr;
-    } else if (const ListedEntry* entry = listing.find(name)) {
+    if (const ListedEntry* entry = listing.find(name)) {
       ObjectInfo info{path, entry->size, entry->etag, entry->modified, entry->metadata};
       if (entry->is_prefix) info.metadata["hdi_isfolder"] = "true";
       co_return &adopt(directory, name, info);
-    } else {
+    } else if (!listing.may_wait(name)) {
       co_return fail(Code::kNotFound, path);
     }
   }
@@ -125,6 +138,7 @@ Task<Result<Inode*>> FileSystemImpl::resolve(Inode& directory, std::string name,
   if (may_be_stale && origin_away_until_ > core_.now()) co_return answer_old(child, path);
   bool outdated = false;
   bool knew_attributes = child != nullptr;
+  SteadyTime began = core_.now();
   auto info = may_be_stale ? co_await revalidate(directory, name, path, context, &outdated)
                            : co_await ask_origin(path, context, &outdated);
   if (!directory.attached()) co_return fail(Code::kNotFound, path);
@@ -142,7 +156,7 @@ Task<Result<Inode*>> FileSystemImpl::resolve(Inode& directory, std::string name,
       tree_.detach(*child);
       tree_.drop_if_unused(*child);
     }
-    list_for_lookups(directory);
+    list_for_lookups(directory, core_.now() - began);
     if (names.absent_until.size() >= kAbsentNamesMax) names.absent_until.clear();
     if (core_.options.negative_ttl > Duration(0) && !outdated) {
       names.absent_until[name] = core_.now() + core_.negative_ttl_here();

@@ -36,7 +36,9 @@ struct DirectoryPart {
   bool written_here = false;         // this node made names in it, and knows what it forgot
   std::shared_ptr<Listing> listing;  // the last full one, or one that is being made
   std::unordered_map<std::string, SteadyTime> absent_until;  // known absent names
-  int absent_asked = 0;  // absent names that were asked for since its last listing
+  int absent_asked = 0;      // absent names that were asked for since its last listing,
+  Duration absent_took{0};   // how long that took,
+  Duration listing_took{0};  // and how long the last listing for look-ups
   std::unordered_set<std::string> forgotten;  // written here: names that stood in it
 };
 

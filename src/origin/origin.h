@@ -72,6 +72,8 @@ struct ListOptions {
   uint32_t entries_max = 5000;
   // In a cluster's look-ups: nothing but what the origin does not have yet.
   bool waiting_only = false;
+  // In a cluster's look-ups: of that nothing but the names, as objects without ETag.
+  bool waiting_names = false;
   // Hears the next marker before the page has been taken apart, if that is possible: time to ask
   // for the next page. May be empty; not every page is announced.
   std::function<void(std::string)> on_next_marker = {};

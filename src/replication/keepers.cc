@@ -87,8 +87,9 @@ void Keepers::keep(const std::string& object) { kept_.emplace(parent_of(object))
 bool Keepers::any_in(const std::string& directory) const {
   std::string after;
   while (true) {
-    LedgerPage page = replication_.ledger().below(prefix_of(directory), false, after, 1);
-    if (!page.records.empty()) return true;
+    LedgerPage page = replication_.ledger().below(
+        {prefix_of(directory), false, after, 1, LedgerPage::What::kNames});
+    if (!page.names.empty()) return true;
     if (!page.more) return false;
     after = page.last();
   }
@@ -125,8 +126,9 @@ Result<std::string> Keepers::answer_below(const std::string& body) const {
     return fail(Code::kInvalidArgument, "a listing of what cannot be");
   }
   size_t count = std::clamp<size_t>(request.count_max(), 1, kCountMax);
-  LedgerPage page =
-      replication_.ledger().below(request.prefix(), request.recursive(), request.after(), count);
+  auto what = request.only_names() ? LedgerPage::What::kNames : LedgerPage::What::kRecords;
+  LedgerPage page = replication_.ledger().below(
+      {request.prefix(), request.recursive(), request.after(), count, what});
   wire::LedgerBelowReply reply;
   size_t bytes = 0;
   std::string cut;  // names after this one do not fit
@@ -140,7 +142,14 @@ Result<std::string> Keepers::answer_below(const std::string& body) const {
     *reply.add_records() = std::move(one);
     cut = record.object;
   }
-  bool whole = static_cast<size_t>(reply.records_size()) == page.records.size();
+  for (std::string& name : page.names) {
+    bytes += name.size();
+    if (bytes > kAnswerBytesMax) break;
+    cut = name;
+    reply.add_names(std::move(name));
+  }
+  auto taken = static_cast<size_t>(reply.records_size()) + static_cast<size_t>(reply.names_size());
+  bool whole = taken == page.records.size() + page.names.size();
   for (const std::string& prefix : page.prefixes) {
     if (whole || prefix < cut) reply.add_prefixes(prefix);
   }
@@ -164,16 +173,59 @@ Task<Status> Keepers::ask_below(NodeId node, std::string body, LedgerPage* into,
     SHOAL_CO_ASSIGN_OR_RETURN(LedgerRecord record, from_wire(one));
     into->records.push_back(std::move(record));
   }
+  into->names.assign(reply.names().begin(), reply.names().end());
   into->prefixes.assign(reply.prefixes().begin(), reply.prefixes().end());
   into->more = reply.more();
   co_return Status();
 }
 
-Task<Result<LedgerPage>> Keepers::list(std::string prefix, bool recursive, std::string after,
-                                       size_t count_max, Context context) {
+namespace {
+
+// What is known here and at others, in order; whole up to where the first of them goes on.
+LedgerPage merge(std::vector<LedgerPage> pages, const LedgerRange& range) {
+  LedgerPage merged;
+  std::map<std::string, LedgerRecord> records;
+  std::set<std::string> names;
+  std::set<std::string> prefixes;
+  std::string end;
+  bool only_names = range.what == LedgerPage::What::kNames;
+  auto add = [&](std::set<std::string>& to, std::string& name) {
+    if (name.starts_with(range.prefix)) to.insert(to.end(), std::move(name));
+  };
+  for (LedgerPage& page : pages) {
+    std::string reached = page.last();
+    if (page.more && !reached.empty() && (!merged.more || reached < end)) end = reached;
+    merged.more = merged.more || (page.more && !reached.empty());
+    for (LedgerRecord& record : page.records) {
+      if (only_names) {  // from a node that does not know of names only
+        add(names, record.object);
+      } else if (record.object.starts_with(range.prefix)) {
+        merge(records, std::move(record));
+      }
+    }
+    for (std::string& name : page.names) add(names, name);
+    for (std::string& name : page.prefixes) add(prefixes, name);
+  }
+  bool more = merged.more;
+  for (auto& [name, record] : records) {
+    if (!more || name <= end) merged.records.push_back(std::move(record));
+  }
+  auto take = [&](std::set<std::string>& from, std::vector<std::string>& to) {
+    auto last = more ? from.upper_bound(end) : from.end();
+    to.assign(from.begin(), last);
+  };
+  take(names, merged.names);
+  take(prefixes, merged.prefixes);
+  return merged;
+}
+
+}  // namespace
+
+Task<Result<LedgerPage>> Keepers::list(LedgerRange range, Context context) {
   std::vector<LedgerPage> pages;
-  pages.push_back(replication_.ledger().below(prefix, recursive, after, count_max));
-  std::string directory = prefix.empty() ? "" : prefix.substr(0, prefix.size() - 1);
+  pages.push_back(replication_.ledger().below(range));
+  std::string directory =
+      range.prefix.empty() ? "" : range.prefix.substr(0, range.prefix.size() - 1);
   std::vector<NodeId> nodes;
   SteadyTime now = replication_.executor().now();
   for (auto at = keepers_.lower_bound({directory, NodeId{}});
@@ -183,10 +235,11 @@ Task<Result<LedgerPage>> Keepers::list(std::string prefix, bool recursive, std::
     }
   }
   wire::LedgerBelowRequest request;
-  request.set_prefix(prefix);
-  request.set_recursive(recursive);
-  request.set_after(after);
-  request.set_count_max(static_cast<uint32_t>(std::min<size_t>(count_max, kCountMax)));
+  request.set_prefix(range.prefix);
+  request.set_recursive(range.recursive);
+  request.set_after(range.after);
+  request.set_count_max(static_cast<uint32_t>(std::min<size_t>(range.count_max, kCountMax)));
+  request.set_only_names(range.what == LedgerPage::What::kNames);
   std::string body = request.SerializeAsString();
   pages.resize(1 + nodes.size());
   std::vector<Task<Status>> tasks;
@@ -194,28 +247,7 @@ Task<Result<LedgerPage>> Keepers::list(std::string prefix, bool recursive, std::
     tasks.push_back(ask_below(nodes[i], body, &pages[i + 1], context));
   }
   SHOAL_CO_RETURN_IF_ERROR(co_await run_all(replication_.executor(), std::move(tasks), kParallel));
-  LedgerPage merged;
-  std::map<std::string, LedgerRecord> records;
-  std::set<std::string> prefixes;
-  std::string end;  // the answers are whole up to this name
-  for (LedgerPage& page : pages) {
-    std::string reached = page.last();
-    if (page.more && !reached.empty() && (!merged.more || reached < end)) end = reached;
-    merged.more = merged.more || (page.more && !reached.empty());
-    for (LedgerRecord& record : page.records) {
-      if (record.object.starts_with(prefix)) merge(records, std::move(record));
-    }
-    for (std::string& name : page.prefixes) {
-      if (name.starts_with(prefix)) prefixes.insert(std::move(name));
-    }
-  }
-  for (auto& [name, record] : records) {
-    if (!merged.more || name <= end) merged.records.push_back(std::move(record));
-  }
-  for (const std::string& name : prefixes) {
-    if (!merged.more || name <= end) merged.prefixes.push_back(name);
-  }
-  co_return merged;
+  co_return merge(std::move(pages), range);
 }
 
 }  // namespace shoal

@@ -35,8 +35,7 @@ class Keepers {
 
   // Un-uploaded versions of names with the prefix, which ends a directory's name: as much as is
   // known here and at who keeps records of that directory.
-  Task<Result<LedgerPage>> list(std::string prefix, bool recursive, std::string after,
-                                size_t count_max, Context context);
+  Task<Result<LedgerPage>> list(LedgerRange range, Context context);
   // This node's part of it.
   Result<std::string> answer_below(const std::string& body) const;
 

@@ -232,12 +232,12 @@ std::vector<LedgerRecord> Ledger::all_after(const std::string& after, size_t cou
 }
 
 std::string LedgerPage::last() const {
-  std::string name = records.empty() ? "" : records.back().object;
+  std::string name = !records.empty() ? records.back().object : !names.empty() ? names.back() : "";
   return prefixes.empty() ? name : std::max(name, prefixes.back());
 }
 
-LedgerPage Ledger::below(const std::string& prefix, bool recursive, const std::string& after,
-                         size_t count_max) const {
+LedgerPage Ledger::below(const LedgerRange& range) const {
+  const auto& [prefix, recursive, after, count_max, what] = range;
   LedgerPage page;
   auto at = records_.lower_bound(std::max(prefix, after));
   while (at != records_.end() && at->first.starts_with(prefix)) {
@@ -246,10 +246,15 @@ LedgerPage Ledger::below(const std::string& prefix, bool recursive, const std::s
     std::string name = folded ? at->first.substr(0, slash + 1) : at->first;
     const PackedRecord* visible = name > after ? newest(at->second) : nullptr;
     if (visible != nullptr) {
-      page.more = page.records.size() + page.prefixes.size() >= count_max;
+      page.more = page.size() >= count_max;
       if (page.more) break;
-      if (folded) page.prefixes.push_back(name);
-      if (!folded) page.records.push_back(visible->unpack());
+      if (folded) {
+        page.prefixes.push_back(name);
+      } else if (what == LedgerPage::What::kNames) {
+        page.names.push_back(name);
+      } else {
+        page.records.push_back(visible->unpack());
+      }
     }
     if (folded && (visible != nullptr || name <= after)) {
       ++name.back();  // behind all that begins with it

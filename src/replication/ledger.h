@@ -31,10 +31,22 @@ inline constexpr const char* kReplicaMark = "shoalreplica";
 
 // Records of names in order, as a listing shows them.
 struct LedgerPage {
+  enum class What { kRecords, kNames };
   std::vector<LedgerRecord> records;  // the newest sealed version of each object
+  std::vector<std::string> names;     // or nothing but its name
   std::vector<std::string> prefixes;  // each ends in '/'; names below are folded into it
   bool more = false;                  // there are others after the last name
   std::string last() const;
+  size_t size() const { return records.size() + names.size() + prefixes.size(); }
+};
+
+// Names that begin with the prefix and lie after `after`, at most `count_max`.
+struct LedgerRange {
+  std::string prefix;
+  bool recursive = false;  // else names below the next '/' are folded into prefixes
+  std::string after;
+  size_t count_max = 1;
+  LedgerPage::What what = LedgerPage::What::kRecords;
 };
 
 class Ledger {
@@ -78,9 +90,8 @@ class Ledger {
   // The same record with its content, if it is still the one that is kept here.
   Task<Result<LedgerRecord>> with_content(LedgerRecord record);
 
-  // What is visible of names that begin with the prefix and lie after `after`, at most `count_max`.
-  LedgerPage below(const std::string& prefix, bool recursive, const std::string& after,
-                   size_t count_max) const;
+  // What is visible.
+  LedgerPage below(const LedgerRange& range) const;
   // Of records only, at or below the path: the newest sealed version of each object.
   std::vector<LedgerRecord> records_below(const std::string& path, const std::string& after,
                                           size_t count_max) const;

@@ -298,10 +298,16 @@ TEST(Ledger, lists_records_in_order) {
   auto names = [&](bool recursive, size_t count) {
     Names found;
     for (bool more = true; more;) {
-      LedgerPage page = m.ledger().below("d/", recursive, found.empty() ? "" : found.back(), count);
+      LedgerRange range{"d/", recursive, found.empty() ? "" : found.back(), count};
+      LedgerPage page = m.ledger().below(range);
       Names here(page.prefixes);
       for (const LedgerRecord& record : page.records) here.push_back(record.object);
       std::ranges::sort(here);
+      range.what = LedgerPage::What::kNames;
+      LedgerPage by_name = m.ledger().below(range);
+      EXPECT_TRUE(by_name.records.empty() && by_name.prefixes == page.prefixes);
+      EXPECT_TRUE(by_name.more == page.more && by_name.last() == page.last());
+      EXPECT_EQ(by_name.size(), here.size());
       EXPECT_LE(here.size(), count);
       EXPECT_EQ(page.last(), here.empty() ? "" : here.back());
       found.insert(found.end(), here.begin(), here.end());

@@ -100,6 +100,16 @@ class SmallFiles(NodesTest):
         self.assertEqual(len(names), len(set(names)), "names twice")
         return set(names)
 
+    def look_up(self, node):
+        """Many absent names are answered from a listing; it hides none that waits elsewhere."""
+        path = self.path_at(node, "run/step")
+        for number in range(FILES // 100):
+            self.assertFalse(os.path.exists(f"{path}/absent-{number}"))
+            size = os.stat(f"{path}/{name_of(100 * number)}").st_size
+            self.assertEqual(size, len(content_of(100 * number)))
+            with self.assertRaises(FileExistsError):
+                os.open(f"{path}/{name_of(100 * number + 1)}", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+
     def assert_memory(self, nodes, before, files):
         for node, was in zip(nodes, before):
             each = (rss(node) - was) / files
@@ -176,6 +186,7 @@ class SmallFiles(NodesTest):
         for number in range(0, FILES, FILES // 50):
             with open(self.path_at(b, f"run/step/{name_of(number)}"), "rb") as file:
                 self.assertTrue(file.read() == content_of(number), name_of(number))
+        self.look_up(b)
         self.publish(a, "replicated")
         # Its listing may be as old as --attr-ttl.
         eventually(lambda: os.path.exists(self.path_at(b, "run/step/" + MANIFEST)), "the manifest")
