@@ -7,6 +7,7 @@
 
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 
@@ -134,6 +135,8 @@ class FileSystemImpl final : public FileSystem {
   void outdate_listed(Inode& directory, const std::string& name);
   void list_for_lookups(Inode& directory, Duration took);
   void retire_listing(DirectoryPart& names) const;
+  std::optional<Result<Inode*>> find_listed(Inode& directory, const std::string& name,
+                                            const std::string& path);
   void changed_names(Inode& directory, const std::string& name);
   void invalidate_listing(std::string_view directory);
   void forget_listings(Inode& directory);  // of it and of all below it

@@ -233,8 +233,8 @@ Task<Status> FileSystemImpl::read_directory(HandleId id, uint64_t cookie, bool p
     handle->overlay_names.clear();
     for (const auto& [name, version] : handle->overlay) handle->overlay_names[name] = true;
     std::shared_ptr<Listing>& last = directory.names().listing;
-    bool reuse = last && last->complete && last->usable && last->status &&
-                 last->waiting.empty() && last->fresh_until > core_.now();
+    bool reuse = last && last->complete && last->usable && last->status && last->waiting.empty() &&
+                 last->fresh_until > core_.now();
     handle->listing = reuse ? last : Listing::start(core_, path, context);
     if (!reuse && core_.options.attr_ttl > Duration(0)) last = handle->listing;
   }

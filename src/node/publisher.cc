@@ -18,7 +18,6 @@ constexpr Duration kPauseMax = std::chrono::seconds(30);  // where a million fil
 // A file that was closed a moment ago may not have been released by the kernel yet.
 constexpr Duration kOpenPatience = std::chrono::seconds(2);
 constexpr const char* kReplicatedSuffix = ".replicated";
-constexpr size_t kNamed = 3;  // files that an error names
 
 std::string node_name(const NodeCore& core, const NodeId& node) {
   if (core.cluster != nullptr) {
@@ -28,60 +27,32 @@ std::string node_name(const NodeCore& core, const NodeId& node) {
   return core.options.name;
 }
 
-// What of it keeps the level from being reached.
-struct Behind {
-  uint64_t files = 0;
-  uint64_t bytes = 0;
-  std::vector<const WaitingItem*> open;
-  std::vector<const WaitingItem*> named;
-  std::string last_error;
-};
-
-Behind behind(const Waiting& found, AckLevel level) {
-  Behind result;
-  for (const auto& [object, item] : found.items) {
-    if (is_of_publication(leaf_of(object))) continue;
-    bool there = level == AckLevel::kReplicated && item.state == WaitingItem::State::kReplicated;
-    if (there) continue;
-    ++result.files;
-    result.bytes += item.size - std::min(item.size, item.uploaded);
-    if (item.state == WaitingItem::State::kOpen) result.open.push_back(&item);
-    if (!item.last_error.empty()) result.last_error = object + ": " + item.last_error;
-    // Those with an error say more.
-    if (result.named.size() < kNamed) {
-      result.named.push_back(&item);
-    } else if (!item.last_error.empty()) {
-      auto quiet = std::ranges::find_if(
-          result.named, [](const WaitingItem* other) { return other->last_error.empty(); });
-      if (quiet != result.named.end()) *quiet = &item;
-    }
+std::string last_error_of(const Waiting& found) {
+  for (const WaitingItem& item : found.behind.named) {
+    if (!item.last_error.empty()) return item.object + ": " + item.last_error;
   }
-  return result;
+  return found.silent;
 }
 
 std::string_view goal_of(AckLevel level) {
   return level == AckLevel::kReplicated ? "on enough nodes" : "in the origin";
 }
 
-std::string describe(const NodeCore& core, const Waiting& found, const Behind& left,
-                     AckLevel level) {
+std::string describe(const NodeCore& core, const Waiting& found, AckLevel level) {
+  const Behind& left = found.behind;
   if (left.files == 0) return found.silent;
   std::string text = fmt::format("{} files ({}) are not {} yet:", left.files,
                                  format_size(left.bytes), goal_of(level));
-  for (const WaitingItem* item : left.named) {
-    text += fmt::format("{} {} ({}{})", item == left.named.front() ? "" : ",", item->object,
-                        node_name(core, item->writer),
-                        item->last_error.empty() ? "" : ": " + item->last_error);
+  for (const WaitingItem& item : left.named) {
+    text += fmt::format("{} {} ({}{})", &item == &left.named.front() ? "" : ",", item.object,
+                        node_name(core, item.writer),
+                        item.last_error.empty() ? "" : ": " + item.last_error);
   }
   if (!found.silent.empty()) text += "; " + found.silent;
   return text;
 }
 
 }  // namespace
-
-bool is_of_publication(std::string_view leaf) {
-  return leaf.starts_with(kManifestLeaf) || leaf.starts_with("." + std::string(kManifestLeaf));
-}
 
 std::string Publisher::Run::manifest_path() const {
   return directory + "/" + std::string(kManifestLeaf);
@@ -117,52 +88,72 @@ Task<Result<Waiting>> Publisher::waiting(std::string path, Push push, Context co
   if (core_.replication != nullptr) {
     co_return co_await waiting_below(*core_.replication, std::move(path), push, context);
   }
-  constexpr size_t kPage = 2000;
+  WaitingQuestion question;
+  question.path = std::move(path);
+  question.push = push;
+  co_return co_await waiting_here(std::move(question), context);
+}
+
+Task<Result<Waiting>> Publisher::behind(std::string path, AckLevel level, Context context) {
+  bool replicated = level == AckLevel::kReplicated;
+  Behind::Goal goal = replicated ? Behind::Goal::kReplicated : Behind::Goal::kDurable;
+  Push push = replicated ? Push::kReplicate : Push::kUpload;
+  if (core_.replication != nullptr) {
+    co_return co_await behind_below(*core_.replication, std::move(path), goal, push, context);
+  }
+  WaitingQuestion question;
+  question.path = std::move(path);
+  question.push = push;
+  question.behind = goal;
+  co_return co_await waiting_here(std::move(question), context);
+}
+
+// On a node by itself.
+Task<Result<Waiting>> Publisher::waiting_here(WaitingQuestion question, Context context) {
   Waiting found;
-  std::string after;
   while (true) {
     SHOAL_CO_RETURN_IF_ERROR(context.check(core_.executor()));
-    WaitingPage page = files_.write_back().waiting(path, after, kPage, push);
+    WaitingPage page = files_.write_back().waiting(question);
     for (WaitingItem& item : page.items) {
-      after = item.object;
-      found.items.insert_or_assign(after, std::move(item));
+      std::string object = item.object;
+      found.items.insert_or_assign(std::move(object), std::move(item));
     }
+    found.behind.add(std::move(page.behind));
     if (!page.more) co_return found;
+    question.after = std::move(page.reached);
     co_await Yield(core_.executor());
   }
 }
 
 Task<Status> Publisher::await_level(Run& run, AckLevel level, Context context) {
-  Push push = level == AckLevel::kReplicated ? Push::kReplicate : Push::kUpload;
   SteadyTime open_since = kNever;
   Duration pause = kPauseMin;
   std::string left_text = "nobody was asked yet";
   run.now.stage = level == AckLevel::kReplicated ? "replicating" : "uploading";
   while (true) {
     SteadyTime began = core_.now();
-    auto found = co_await waiting(run.directory, push, context);
+    auto found = co_await behind(run.directory, level, context);
     Status go_on = context.check(core_.executor());
     if (found) {
-      Behind left = behind(*found, level);
+      const Behind& left = found->behind;
       run.now.bytes_total = std::max(run.now.bytes_total, left.bytes);
       run.now.files_total = std::max(run.now.files_total, left.files);
       run.now.bytes_done = run.now.bytes_total - left.bytes;
       run.now.files_done = run.now.files_total - left.files;
-      run.now.last_error = left.last_error.empty() ? found->silent : left.last_error;
+      run.now.last_error = last_error_of(*found);
       if (run.progress) run.progress(run.now);
       if (left.files == 0 && found->silent.empty()) co_return Status();
-      left_text = describe(core_, *found, left, level);
-      if (left.open.empty()) open_since = kNever;
-      if (!left.open.empty() && open_since == kNever) open_since = core_.now();
-      if (!left.open.empty() && core_.now() - open_since >= kOpenPatience) {
-        const WaitingItem& open = *left.open.front();
+      left_text = describe(core_, *found, level);
+      if (left.open == 0) open_since = kNever;
+      if (left.open > 0 && open_since == kNever) open_since = core_.now();
+      if (left.open > 0 && core_.now() - open_since >= kOpenPatience) {
+        const WaitingItem& open = left.named.front();
         co_return fail(
             Code::kBusy,
-            fmt::format(
-                "{} is still open for writing on {}{}; close it and publish "
-                "again",
-                open.object, node_name(core_, open.writer),
-                left.open.size() > 1 ? fmt::format(" (and {} others)", left.open.size() - 1) : ""));
+            fmt::format("{} is still open for writing on {}{}; close it and publish "
+                        "again",
+                        open.object, node_name(core_, open.writer),
+                        left.open > 1 ? fmt::format(" (and {} others)", left.open - 1) : ""));
       }
     }
     if (go_on) {

@@ -71,6 +71,9 @@ class Publisher {
 
   Status check(const Run& run) const;
   Task<Result<Waiting>> waiting(std::string path, Push push, Context context);
+  Task<Result<Waiting>> waiting_here(WaitingQuestion question, Context context);
+  // What is not at the level yet, and is told to hurry.
+  Task<Result<Waiting>> behind(std::string path, AckLevel level, Context context);
   Task<Status> await_level(Run& run, AckLevel level, Context context);
   Task<Result<Manifest>> collect(const Run& run, AckLevel level, Context context);
   Task<Status> add_from_origin(std::string directory, std::map<std::string, ManifestFile>& files,
@@ -97,8 +100,5 @@ class Publisher {
   uint64_t next_turn_ = 0;
   std::map<std::string, uint64_t> moved_;  // by durable pointer: whose turn moved it last
 };
-
-// The manifest, or what a publication leaves beside it for a moment: no file of the checkpoint.
-bool is_of_publication(std::string_view leaf);
 
 }  // namespace shoal

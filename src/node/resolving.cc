@@ -79,6 +79,24 @@ void FileSystemImpl::retire_listing(DirectoryPart& names) const {
   names.listing = nullptr;
 }
 
+// What the directory's listing says of the name, if it does.
+std::optional<Result<Inode*>> FileSystemImpl::find_listed(Inode& directory, const std::string& name,
+                                                          const std::string& path) {
+  DirectoryPart& names = directory.names();
+  retire_listing(names);
+  bool listed = names.listing != nullptr && names.listing->complete &&
+                !names.listing->outdated.contains(name);
+  if (!listed) return std::nullopt;
+  const Listing& listing = *names.listing;
+  if (const ListedEntry* entry = listing.find(name)) {
+    ObjectInfo info{path, entry->size, entry->etag, entry->modified, entry->metadata};
+    if (entry->is_prefix) info.metadata["hdi_isfolder"] = "true";
+    return &adopt(directory, name, info);
+  }
+  if (listing.may_wait(name)) return std::nullopt;
+  return fail(Code::kNotFound, path);
+}
+
 // Each name that turns out to be absent has cost two requests, one after the other. Where many are
 // asked for, as when many files are made, a listing says it of all of them. A directory is listed
 // again when the names have cost as much as its last listing.
@@ -119,19 +137,7 @@ Task<Result<Inode*>> FileSystemImpl::resolve(Inode& directory, std::string name,
     if (absent->second > core_.now()) co_return fail(Code::kNotFound, path);
     names.absent_until.erase(absent);
   }
-  retire_listing(names);
-  bool listed = names.listing != nullptr && names.listing->complete &&
-                !names.listing->outdated.contains(name);
-  if (listed) {
-    const Listing& listing = *names.listing;
-    if (const ListedEntry* entry = listing.find(name)) {
-      ObjectInfo info{path, entry->size, entry->etag, entry->modified, entry->metadata};
-      if (entry->is_prefix) info.metadata["hdi_isfolder"] = "true";
-      co_return &adopt(directory, name, info);
-    } else if (!listing.may_wait(name)) {
-      co_return fail(Code::kNotFound, path);
-    }
-  }
+  if (auto listed = find_listed(directory, name, path)) co_return std::move(*listed);
   bool known = child != nullptr || (core_.options.create_during_outage && names.written_here &&
                                     !names.forgotten.contains(name));
   bool may_be_stale = known && core_.options.attr_ttl > Duration(0);

@@ -69,49 +69,6 @@ void WriteBack::may_be_in_origin(const std::string& object) {
   if (Version version = find(object)) version->tried = true;
 }
 
-WaitingPage WriteBack::waiting(const std::string& path, const std::string& after, size_t count_max,
-                               Push push) {
-  WaitingPage page;
-  auto take = [&](const Version& version) {
-    // A process that inherited the file may have closed it; the writer has it still.
-    bool open = version->inode != nullptr && version->inode->writers > 0;
-    std::optional<LedgerRecord> record;
-    bool sealed = version->recorded && version->recorded->write() == version->write() &&
-                  version->recorded->sealed();
-    if (!open && sealed && !version->modified) record = version->recorded->unpack();
-    bool recorded = record && record->object == version->record.object;
-    bool closed = !open && version->record.sealed && version->durable && !version->modified;
-    WaitingItem item;
-    item.object = version->record.object;
-    item.write = version->write();
-    item.size = version->size();
-    item.state = recorded ? WaitingItem::State::kReplicated
-                 : closed ? WaitingItem::State::kClosed
-                          : WaitingItem::State::kOpen;
-    item.uploaded = version->uploaded_bytes;
-    item.crc = recorded ? record->crc : 0;
-    item.changed = version->record.changed;
-    item.last_error = version->last_error;
-    page.items.push_back(std::move(item));
-    if (!closed) return;
-    if (push == Push::kUpload && !version->forced) enqueue(version, true);
-    if (push == Push::kReplicate && !recorded) callbacks_.replicate(version);
-  };
-  Version self = path.empty() || after >= path ? nullptr : find(path);
-  if (self != nullptr) take(self);
-  std::string prefix = path.empty() ? "" : path + "/";
-  auto at = by_name_.lower_bound(std::max(prefix, after));
-  for (; at != by_name_.end() && at->first.starts_with(prefix); ++at) {
-    if (at->first <= after) continue;
-    if (page.items.size() >= count_max) {
-      page.more = true;
-      break;
-    }
-    take(at->second);
-  }
-  return page;
-}
-
 bool WriteBack::upload_now(const WriteName& write) {
   auto found = by_write_.find(write.id);
   Version version = found == by_write_.end() ? nullptr : found->second.lock();
@@ -304,8 +261,11 @@ Task<Result<ObjectInfo>> WriteBack::upload(Version version) {
     SHOAL_CO_RETURN_IF_ERROR(co_await version->file->sync(std::move(record)));
     version->reseal = false;
   }
-  SHOAL_CO_RETURN_IF_ERROR(co_await pass_gate(version));
-  SHOAL_CO_RETURN_IF_ERROR(co_await check_others(version));
+  SteadyTime began = core_.now();
+  Status turn = co_await pass_gate(version);
+  if (turn) turn = co_await check_others(version);
+  version->look_took = core_.now() - began;
+  SHOAL_CO_RETURN_IF_ERROR(std::move(turn));
   PutOptions options{condition_of(version->record), version->record.metadata.unpack()};
   if (on_unuploaded && !version->gate.empty()) options.condition = Condition::none();
   options.metadata["shoalwriteid"] = version->write_id_text();

@@ -9,6 +9,8 @@
 #include "base/checksum.h"
 #include "base/object_name.h"
 #include "node/fetcher.h"
+#include "replication/commit_order.h"
+#include "replication/commit_order.h"
 #include "replication/manifest.h"
 
 namespace shoal {
@@ -17,7 +19,6 @@ namespace {
 
 constexpr Duration kRetryFirst = std::chrono::milliseconds(500);
 constexpr Duration kRetryMax = std::chrono::seconds(60);
-constexpr Duration kGatePause = std::chrono::seconds(1);
 constexpr Duration kCommitGrace = std::chrono::seconds(2);
 constexpr Duration kCommitLate = std::chrono::seconds(10);
 constexpr size_t kLateCommitsMax = 4096;
@@ -482,7 +483,7 @@ Task<void> WriteBack::upload_one(Version version) {
     Backoff backoff(core_.world.random, kRetryFirst, kRetryMax);
     Duration delay = kRetryFirst;
     for (unsigned i = 0; i < std::min(version->failures, 10u); ++i) delay = backoff.next();
-    if (gated) delay = kGatePause;
+    if (gated) delay = pause_after_look(version->look_took);
     requeue(version, delay);
   }
   version->changed.notify_all();

@@ -64,6 +64,7 @@ struct StagedVersion {
   bool parked = false;  // waits, outside the queue, for one that was closed before it
   std::vector<std::weak_ptr<StagedVersion>> followers;  // those that are parked because of this one
   SteadyTime held_since{};                              // it waits for files of other nodes
+  Duration look_took{0};                                // the last one at what it waits for
   Permit slot;                                          // while its data is on its way
   bool committed = false;
   bool dropped = false;  // given up by its owner (unlinked, replaced)
@@ -186,8 +187,7 @@ class WriteBack final : public WriterSide {
   bool is_written(const WriteName& write) const override;
   bool is_written_as(const WriteName& write, const std::string& object) const override;
   bool upload_now(const WriteName& write) override;
-  WaitingPage waiting(const std::string& path, const std::string& after, size_t count_max,
-                      Push push) override;
+  WaitingPage waiting(const WaitingQuestion& question) override;
   void may_be_in_origin(const std::string& object) override;
   Task<void> keep_replicated() override;
   // After a restart: what other nodes have of it. Leaves ask_ledger set if they do not answer, or
@@ -249,6 +249,7 @@ class WriteBack final : public WriterSide {
   Task<Status> await_turn(Version version, Context context);
   Task<Status> check_others(Version version);
   void restore_order();
+  void take_waiting(const Version& version, const WaitingQuestion& question, WaitingPage& page);
   Version recover(Store::Staged staged);
   void finish_rename(const Version& version);
   struct Ending {

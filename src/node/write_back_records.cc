@@ -1,14 +1,82 @@
-// What other nodes know of a version: asked for after a restart, taken back at its end.
+// What other nodes know of a version: what it waits for, when they ask; what they have of it after
+// a restart; and taking that back at its end.
 #include <algorithm>
 #include <iterator>
 
+#include "base/object_name.h"
 #include "node/write_back.h"
+#include "replication/manifest.h"
 
 namespace shoal {
 
 namespace {
 constexpr size_t kEndedWritesMax = 10'000;
+constexpr size_t kLookedAtMax = 20'000;  // for one page
 }  // namespace
+
+void WriteBack::take_waiting(const Version& version, const WaitingQuestion& question,
+                             WaitingPage& page) {
+  // A process that inherited the file may have closed it; the writer has it still.
+  bool open = version->inode != nullptr && version->inode->writers > 0;
+  bool closed = !open && version->record.sealed && version->durable && !version->modified;
+  if (closed && question.push == Push::kUpload && !version->forced) enqueue(version, true);
+  WaitingItem item;
+  item.state = closed ? WaitingItem::State::kClosed : WaitingItem::State::kOpen;
+  bool all_count = question.behind == Behind::Goal::kDurable && question.push != Push::kReplicate;
+  bool recorded = false;
+  if (!all_count && !open && !version->modified && version->recorded &&
+      version->recorded->sealed() && version->recorded->write() == version->write()) {
+    LedgerRecord record = version->recorded->unpack();
+    recorded = record.object == version->record.object;
+    item.crc = recorded ? record.crc : 0;
+    if (recorded) item.state = WaitingItem::State::kReplicated;
+  }
+  if (closed && question.push == Push::kReplicate && !recorded) callbacks_.replicate(version);
+  uint64_t left = version->size() - std::min(version->size(), version->uploaded_bytes);
+  if (question.behind) {
+    bool counts = Behind::covers(*question.behind, item.state) &&
+                  !is_of_publication(leaf_of(version->record.object));
+    if (!counts) return;
+    if (!page.behind.would_name(item.state, version->last_error)) {
+      page.behind.count(item.state, left, nullptr);
+      return;
+    }
+  }
+  item.object = version->record.object;
+  item.write = version->write();
+  item.size = version->size();
+  item.uploaded = item.size - left;
+  item.changed = version->record.changed;
+  item.last_error = version->last_error;
+  if (question.behind) {
+    page.behind.count(item.state, left, &item);
+  } else {
+    page.items.push_back(std::move(item));
+  }
+}
+
+WaitingPage WriteBack::waiting(const WaitingQuestion& question) {
+  WaitingPage page;
+  const std::string& path = question.path;
+  size_t looked_at = 0;
+  Version self = path.empty() || question.after >= path ? nullptr : find(path);
+  if (self != nullptr) {
+    take_waiting(self, question, page);
+    page.reached = path;
+  }
+  std::string prefix = path.empty() ? "" : path + "/";
+  auto at = by_name_.lower_bound(std::max(prefix, question.after));
+  for (; at != by_name_.end() && at->first.starts_with(prefix); ++at) {
+    if (at->first <= question.after) continue;
+    if (!question.until.empty() && at->first > question.until) break;
+    page.more = page.items.size() >= question.items_max || looked_at >= kLookedAtMax;
+    if (page.more) break;
+    ++looked_at;
+    take_waiting(at->second, question, page);
+    page.reached = at->first;
+  }
+  return page;
+}
 
 std::vector<WriteBack::Ending> WriteBack::take_records(const Version& version, EndReason reason,
                                                        const std::string& etag) {

@@ -63,8 +63,8 @@ Task<Status> pass_gate(Replication& replication, std::string object, std::string
   if (gate != kGateSelf) {
     SHOAL_CO_ASSIGN_OR_RETURN(manifest, percent_decode(gate));
   }
-  auto told =
-      co_await waiting_below(replication, std::string(parent_of(manifest)), Push::kUpload, context);
+  auto told = co_await behind_below(replication, std::string(parent_of(manifest)),
+                                    Behind::Goal::kDurable, Push::kUpload, context);
   static_cast<void>(told);  // asked again at the next attempt
   co_return open;
 }

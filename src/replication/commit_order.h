@@ -6,6 +6,7 @@
 // Shard's thread.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <string_view>
 
@@ -26,6 +27,12 @@ bool is_marker(std::string_view leaf);
 // kBusy names what does.
 Task<Status> check_earlier(Replication& replication, std::string marker, WallTime closed,
                            NodeId writer, Context context);
+
+// What a look at all that a commit waits for costs grows with it: after one that took so long, the
+// next one may come after this.
+inline Duration pause_after_look(Duration took) {
+  return std::max<Duration>(std::chrono::seconds(1), 10 * took);
+}
 
 // check_gate() (manifest.h); what the object waits for is told to hurry, wherever it is.
 Task<Status> pass_gate(Replication& replication, std::string object, std::string gate,

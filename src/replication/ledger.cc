@@ -267,12 +267,13 @@ LedgerPage Ledger::below(const LedgerRange& range) const {
 }
 
 std::vector<LedgerRecord> Ledger::records_below(const std::string& path, const std::string& after,
-                                                size_t count_max) const {
+                                                size_t count_max,
+                                                const std::set<NodeId>& but_of) const {
   std::string prefix = path.empty() ? "" : path + "/";
   std::vector<LedgerRecord> result;
   auto take = [&](const std::string& object, const Packed& records) {
     const PackedRecord* visible = object > after ? newest(records) : nullptr;
-    if (visible == nullptr) return;
+    if (visible == nullptr || but_of.contains(visible->writer())) return;
     result.push_back(visible->unpack());
     result.back().chunk_crcs.clear();
   };

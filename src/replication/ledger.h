@@ -92,9 +92,11 @@ class Ledger {
 
   // What is visible.
   LedgerPage below(const LedgerRange& range) const;
-  // Of records only, at or below the path: the newest sealed version of each object.
+  // Of records only, at or below the path: the newest sealed version of each object, but for those
+  // of these writers.
   std::vector<LedgerRecord> records_below(const std::string& path, const std::string& after,
-                                          size_t count_max) const;
+                                          size_t count_max,
+                                          const std::set<NodeId>& but_of = {}) const;
   // What is remembered of the name elsewhere on this node is old.
   void outdate(const std::string& object) { changed(object); }
   // Called with the object's name whenever what is visible of it may have changed.

@@ -321,6 +321,27 @@ TEST(Ledger, lists_records_in_order) {
   }
 }
 
+TEST(Ledger, leaves_out_records_of_some_writers) {
+  LedgerMachine m;
+  ASSERT_TRUE(m.open().has_value());
+  for (uint64_t i = 0; i < 6; ++i) {
+    LedgerRecord record = record_of("d/" + std::to_string(i), i + 1);
+    record.writer = {7, i % 2};
+    ASSERT_TRUE(m.run(m.ledger().put(record)).has_value());
+  }
+  auto names = [&](const std::set<NodeId>& but_of, size_t count) {
+    std::string found;
+    for (const auto& record : m.ledger().records_below("d", "", count, but_of)) {
+      found += record.object.back();
+    }
+    return found;
+  };
+  EXPECT_EQ(names({}, 10), "012345");
+  EXPECT_EQ(names({{7, 0}}, 10), "135");
+  EXPECT_EQ(names({{7, 0}}, 2), "13") << "those left out take no place";
+  EXPECT_EQ(names({{7, 0}, {7, 1}}, 10), "");
+}
+
 TEST(Ledger, content_stays_in_the_store) {
   LedgerMachine m;
   ASSERT_TRUE(m.open().has_value());

@@ -138,6 +138,10 @@ bool is_it(const ManifestFile& file, const ObjectInfo& there) {
 
 }  // namespace
 
+bool is_of_publication(std::string_view leaf) {
+  return leaf.starts_with(kManifestLeaf) || leaf.starts_with("." + std::string(kManifestLeaf));
+}
+
 uint64_t Manifest::bytes() const {
   uint64_t total = 0;
   for (const ManifestFile& file : files) total += file.size;

@@ -30,6 +30,10 @@ namespace shoal {
 inline constexpr std::string_view kManifestLeaf = ".shoal-manifest.json";
 inline constexpr uint64_t kManifestBytesMax = uint64_t{1} << 30;
 
+// Whether a file of this name (without directories) is no part of a checkpoint: its manifest, or
+// one that is being made.
+bool is_of_publication(std::string_view leaf);
+
 struct ManifestFile {
   std::string name;
   uint64_t size = 0;

@@ -12,6 +12,7 @@ constexpr const char* kWriteIdName = "shoalwriteid";
 
 PackedRecord::PackedRecord(LedgerRecord record)
     : write_(record.write),
+      writer_(record.writer),
       map_version_(record.map_version),
       sealed_(record.sealed),
       has_content_(record.has_content) {
@@ -22,6 +23,7 @@ PackedRecord::PackedRecord(LedgerRecord record)
   wire::LedgerBody body;
   to_wire(record, body);
   body.clear_write();
+  body.clear_writer();
   bytes_ = body.SerializeAsString();
 }
 
@@ -31,6 +33,7 @@ LedgerRecord PackedRecord::unpack() const {
   SHOAL_ASSERT(parsed, "it was encoded here");
   LedgerRecord record = decode(body);
   record.write = write_;
+  record.writer = writer_;
   record.content.reset();
   if (names_write_) record.metadata[kWriteIdName] = write_.text();
   record.map_version = map_version_;

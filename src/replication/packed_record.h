@@ -15,11 +15,13 @@ class PackedRecord {
   LedgerRecord unpack() const;
 
   const WriteName& write() const { return write_; }
+  const NodeId& writer() const { return writer_; }
   bool sealed() const { return sealed_; }
   bool has_content() const { return has_content_; }
 
  private:
   WriteName write_;
+  NodeId writer_;
   uint64_t map_version_ = 0;
   bool sealed_ = false;
   bool has_content_ = false;

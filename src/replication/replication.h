@@ -71,9 +71,8 @@ class WriterSide {
   virtual bool is_written_as(const WriteName& write, const std::string& object) const = 0;
   // Somebody waits for it. False: not known here.
   virtual bool upload_now(const WriteName& write) = 0;
-  // What it has at or below the path, of names after `after`.
-  virtual WaitingPage waiting(const std::string& path, const std::string& after, size_t count_max,
-                              Push push) = 0;
+  // What it has at or below the path.
+  virtual WaitingPage waiting(const WaitingQuestion& question) = 0;
   // Another node may have put an earlier version of the name there in this one's place.
   virtual void may_be_in_origin(const std::string& object) = 0;
   // Looks whether what waits is still on enough nodes, and sees to it.

@@ -224,6 +224,7 @@ Task<void> Takeover::look_at_record(LedgerRecord record) {
     co_await check_writer(record, seen);
     co_return;
   }
+  if (replication_.executor().now() < seen.not_before) co_return;
   if (adopting_.size() >= kAdoptionsMax) {
     crowded_ = true;
     co_return;
@@ -266,8 +267,12 @@ Task<void> Takeover::adopt(Takeover* self, LedgerRecord record) {
   }
   replication.parts().log.info("{}: its writer is gone, uploading it from its replicas ({})",
                                record.object, format_size(record.size));
+  SteadyTime began = replication.executor().now();
   Status status = co_await self->upload(record);
   if (!status && status.error().code() == Code::kBusy) {
+    SteadyTime now = replication.executor().now();
+    auto seen = self->seen_.find(key);
+    if (seen != self->seen_.end()) seen->second.not_before = now + pause_after_look(now - began);
     replication.parts().log.debug("{}: {}", record.object, status.error().to_string());
   } else if (!status && status.error().code() != Code::kCancelled) {
     replication.note_error(record.object + ": " + status.error().to_string());

@@ -28,7 +28,8 @@ class Takeover {
     SteadyTime offered{};  // last time that the first owners were given the record
     uint64_t map_version = 0;
     SteadyTime since{};
-    uint64_t round = 0;  // when it was looked at last
+    SteadyTime not_before{};  // looking at what it waits for costs something
+    uint64_t round = 0;       // when it was looked at last
   };
   using Holders = std::vector<std::vector<NodeId>>;
 
