@@ -10,7 +10,6 @@
 #include "base/object_name.h"
 #include "node/fetcher.h"
 #include "replication/commit_order.h"
-#include "replication/commit_order.h"
 #include "replication/manifest.h"
 
 namespace shoal {
