@@ -195,8 +195,9 @@ Status run_replicated(ClusterBench& bench) {
     rate.add(bytes / fast.stall / 1e6, line / 1e6);
     durable.add(fast.durable, bytes / line);
 
-    double client = bench.settings.bytes_per_second() * kClientShare;
-    SHOAL_RETURN_IF_ERROR(bench.stub.shape({.client_bytes_per_second = client}));
+    OriginShape slow_origin{.client_bytes_per_second =
+                                bench.settings.bytes_per_second() * kClientShare};
+    SHOAL_RETURN_IF_ERROR(bench.stub.shape(slow_origin));
     name = fmt::format("slow-{}", round);
     settle_disk();
     SHOAL_ASSIGN_OR_RETURN(Saved behind,
@@ -205,12 +206,12 @@ Status run_replicated(ClusterBench& bench) {
     slow.add(bytes / behind.stall / 1e6, line / 1e6);
     if (has_baseline(bench)) {
       bench.progress("the same by a local disk and an upload beside it");
+      SHOAL_RETURN_IF_ERROR(bench.stub.shape(slow_origin));
       name = fmt::format("baseline-{}", round);
       SHOAL_ASSIGN_OR_RETURN(BaselineSaved baseline,
                              baseline_save(bench, *lab, 0, name, size, kSeed + round));
       against.add(behind.durable, baseline.saved.durable);
     }
-    SHOAL_RETURN_IF_ERROR(bench.stub.shape({}));
     // What the bytes cost when nothing but TCP replicates them and nothing but PUT uploads them.
     SHOAL_ASSIGN_OR_RETURN(
         BaselineSaved put,

@@ -63,6 +63,7 @@ Result<Saved> save_and_wait(ClusterBench& bench, ClusterNodes& nodes, unsigned p
   SHOAL_ASSIGN_OR_RETURN(out.stall, write_files(load_of(nodes[place] / name, size, seed, false)));
   SHOAL_RETURN_IF_ERROR(wait_durable(nodes, place, name + ".0"));
   out.durable = seconds_now() - begun;
+  SHOAL_RETURN_IF_ERROR(bench.stub.shape({}));
   SHOAL_RETURN_IF_ERROR(verify_in_origin(bench, name + ".0", size, seed));
   return out;
 }
@@ -104,6 +105,7 @@ Result<BaselineSaved> baseline_save(ClusterBench& bench, const Lab& lab, unsigne
   SHOAL_ASSIGN_OR_RETURN(AsyncCopyOutcome copied, copier->wait(kPatience));
   out.saved.durable = seconds_now() - begun;
   out.upload_cpu = copied.cpu;
+  SHOAL_RETURN_IF_ERROR(bench.stub.shape({}));
   SHOAL_RETURN_IF_ERROR(verify_in_origin(bench, name, size, seed));
   std::error_code ignored;
   fs::remove(copy.file, ignored);
