@@ -47,17 +47,17 @@ ObjectInfo info_of(const LedgerRecord& record) {
 
 }  // namespace
 
-template <typename T>
-T* AttributeCache::Aging<T>::find(const std::string& key) {
+template <typename Map>
+auto AttributeCache::Aging<Map>::find(const std::string& key) -> Value* {
   auto found = young.find(key);
   if (found != young.end()) return &found->second;
   found = old.find(key);
   return found == old.end() ? nullptr : &found->second;
 }
 
-template <typename T>
-void AttributeCache::Aging<T>::put(const std::string& key, T value, uint64_t bytes,
-                                   uint64_t bytes_max) {
+template <typename Map>
+void AttributeCache::Aging<Map>::put(const std::string& key, Value value, uint64_t bytes,
+                                     uint64_t bytes_max) {
   old.erase(key);
   young.insert_or_assign(key, std::move(value));
   young_bytes += bytes;
@@ -295,12 +295,16 @@ Task<Result<ListPage>> AttributeCache::list(ListOptions options, Duration age_ma
 void AttributeCache::forget(const std::string& object) {
   ++forgotten_;
   heads_.erase(object);
-  // Few pages are kept, and changes are few beside look-ups: all of the directory's go.
+  // Changes are few beside look-ups: all pages of the directory go. Where many absent names are
+  // asked for, there are pages of what would lie below each, so not all are looked at.
   std::string directory = std::string(parent_of(object));
   std::string listed = (directory.empty() ? "" : directory + "/") + "\n";
-  auto stale = [&](const auto& entry) { return entry.first.starts_with(listed); };
-  std::erase_if(pages_.young, stale);
-  std::erase_if(pages_.old, stale);
+  for (auto* pages : {&pages_.young, &pages_.old}) {
+    auto first = pages->lower_bound(listed);
+    auto last = first;
+    while (last != pages->end() && last->first.starts_with(listed)) ++last;
+    pages->erase(first, last);
+  }
 }
 
 Task<void> AttributeCache::close() {

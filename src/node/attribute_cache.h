@@ -5,6 +5,7 @@
 // Bounded: the older half is dropped when it is full. Shard's thread.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -64,13 +65,14 @@ class AttributeCache {
     SteadyTime asked{};
   };
   // Two generations: what is used moves to the young one; a full young one becomes the old one.
-  template <typename T>
+  template <typename Map>
   struct Aging {
-    std::unordered_map<std::string, T> young;
-    std::unordered_map<std::string, T> old;
+    using Value = Map::mapped_type;
+    Map young;
+    Map old;
     uint64_t young_bytes = 0;
-    T* find(const std::string& key);
-    void put(const std::string& key, T value, uint64_t bytes, uint64_t bytes_max);
+    Value* find(const std::string& key);
+    void put(const std::string& key, Value value, uint64_t bytes, uint64_t bytes_max);
     void erase(const std::string& key) {
       young.erase(key);
       old.erase(key);
@@ -90,8 +92,8 @@ class AttributeCache {
   Cancel stopping_;
   SingleFlight<std::string, Head> head_flights_;
   SingleFlight<std::string, Page> list_flights_;
-  Aging<Head> heads_;
-  Aging<Page> pages_;
+  Aging<std::unordered_map<std::string, Head>> heads_;
+  Aging<std::map<std::string, Page>> pages_;  // in order: those of one directory go together
   uint64_t forgotten_ = 0;  // an answer under way when something is forgotten is not kept
 };
 
