@@ -24,6 +24,12 @@ void FileSystemImpl::rename_in_tree(Inode& inode, Inode& directory, const std::s
   SHOAL_ASSERT(old_parent != nullptr);
   InodeUse keep(tree_, *old_parent);
   std::string old_name = inode.name;
+  // What stood there, or what a look-up has found there meanwhile: another node's.
+  Inode* other = tree_.child(directory, name);
+  if (other != nullptr && other != &inode) {
+    tree_.detach(*other);
+    tree_.drop_if_unused(*other);
+  }
   tree_.move(inode, directory, name);
   changed_names(*old_parent, old_name);
   changed_names(directory, name);
@@ -177,7 +183,6 @@ Task<Status> FileSystemImpl::rename_file_locked(Inode& source, Inode& to_directo
     if (!removed) core_.log.warning("replacing {}: {}", to_path, removed.error().to_string());
     // Its end may have told that another node has put it into the origin.
     if (version != nullptr && replaced != nullptr && replaced->tried) version->tried = true;
-    if (Inode* still = tree_.child(to_directory, to)) tree_.detach(*still);
   }
   if (version != nullptr) {
     if (auto other = write_back_.find(to_path)) write_back_.remove_name(other);
