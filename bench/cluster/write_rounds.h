@@ -18,8 +18,8 @@ struct Saved {
 };
 
 // Writes file `name` of `size` bytes on node `place` and waits until it is durable; the origin's
-// bytes are then compared, by a client without limits: the shape of the stub ends. The name in the
-// origin is NAME.0.
+// bytes are then compared. That ends whatever the stub was told to be (OriginShape), for the
+// comparing client has a limit like any other. The name in the origin is NAME.0.
 Result<Saved> save_and_wait(ClusterBench& bench, ClusterNodes& nodes, unsigned place,
                             const std::string& name, uint64_t size, uint64_t seed);
 // `shoal sync --level durable` there, for a file that is closed.
@@ -30,8 +30,8 @@ Status wait_drained(ClusterNodes& nodes, double seconds);
 Result<double> save_together(ClusterNodes& nodes, const std::vector<unsigned>& places,
                              const std::string& name, uint64_t size, uint64_t seed);
 
-// The baseline: a directory on the same disk, fsync, then AsyncCopier in the node's network. The
-// shape of the stub ends here too.
+// The baseline: a directory on the same disk, fsync, then AsyncCopier in the node's network. It
+// ends the stub's OriginShape too, for the same reason.
 struct BaselineSaved {
   Saved saved;
   double upload_cpu = 0;  // seconds
