@@ -17,6 +17,7 @@ constexpr size_t kMetadataMax = 1024;
 constexpr size_t kMetadataBytes = 16 * 1024;
 constexpr size_t kHexDigits = 32;
 constexpr uint32_t kReplicasMax = 5;
+constexpr std::string_view kSyncedMark = ".synced-";
 }  // namespace
 
 std::string WriteName::text() const { return fmt::format("{}.{}", id.to_hex(), generation); }
@@ -31,6 +32,34 @@ std::optional<WriteName> WriteName::parse(std::string_view text) {
   auto [at, error] = std::from_chars(text.data() + kHexDigits + 1, end, name.generation);
   if (error != std::errc() || at != end) return std::nullopt;
   return name;
+}
+
+CommitName CommitName::of(const LedgerRecord& record) {
+  return {record.write, record.sealed ? std::nullopt : std::optional(record.sequence)};
+}
+
+std::optional<CommitName> CommitName::parse(std::string_view text) {
+  size_t mark = text.find(kSyncedMark);
+  auto write = WriteName::parse(text.substr(0, mark));
+  if (!write) return std::nullopt;
+  if (mark == std::string_view::npos) return CommitName{*write, std::nullopt};
+  uint64_t sequence = 0;
+  const char* end = text.data() + text.size();
+  auto [at, error] = std::from_chars(text.data() + mark + kSyncedMark.size(), end, sequence);
+  if (error != std::errc() || at != end) return std::nullopt;
+  return CommitName{*write, sequence};
+}
+
+std::string CommitName::text() const {
+  return synced ? fmt::format("{}{}{}", write.text(), kSyncedMark, *synced) : write.text();
+}
+
+bool CommitName::covers(const LedgerRecord& record) const {
+  if (write.id != record.write.id) return false;
+  if (write.generation != record.write.generation) {
+    return write.generation > record.write.generation;
+  }
+  return !synced || (!record.sealed && *synced >= record.sequence);
 }
 
 bool LedgerRecord::is_later_than(const LedgerRecord& other) const {

@@ -36,10 +36,6 @@ struct WriteName {
 // the node itself put there before is no conflict.
 inline constexpr const char* kWriterName = "shoalwriter";
 
-// Follows the name in the metadata of an object that was only synced when it was uploaded in its
-// writer's place.
-inline constexpr std::string_view kSyncedSuffix = ".synced";
-
 // Whether an ETag names a version that the origin does not have yet. No origin's ETag looks so.
 inline bool is_unuploaded(std::string_view etag) { return etag.starts_with('~'); }
 
@@ -111,6 +107,23 @@ struct End {
   EndReason reason = EndReason::kReplaced;
   std::string etag;  // under which the origin has it; or empty
   Commits commits;
+};
+
+// What a commit leaves in the object's metadata as its write id: the write's name; of a version
+// that was only synced when it was uploaded in its writer's place, which record of it that was as
+// well:
+// "<write>.synced-<sequence>". It is never to be taken for what its writer made of it later.
+struct CommitName {
+  WriteName write;
+  std::optional<uint64_t> synced;  // sequence of the record; none: the version was sealed
+
+  static CommitName of(const LedgerRecord& record);
+  static std::optional<CommitName> parse(std::string_view text);
+  std::string text() const;
+  // Whether an object of this name has all that the record says: it is of the same write, and of
+  // this record or a later one.
+  bool covers(const LedgerRecord& record) const;
+  bool operator==(const CommitName&) const = default;
 };
 
 void to_wire(const Commits& commits, wire::CommitsBody& body);

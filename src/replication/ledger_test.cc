@@ -43,6 +43,32 @@ TEST(LedgerRecord, names_of_writes) {
   EXPECT_FALSE(WriteName::parse(good.substr(0, 33) + "99999999999999999999").has_value());
 }
 
+TEST(LedgerRecord, names_of_commits) {
+  LedgerRecord sealed = record_of("a", 1, 2, 7);
+  LedgerRecord synced = sealed;
+  synced.sealed = false;
+  for (const LedgerRecord& record : {sealed, synced}) {
+    CommitName name = CommitName::of(record);
+    EXPECT_EQ(CommitName::parse(name.text()), name);
+    EXPECT_TRUE(name.covers(record));
+  }
+  EXPECT_EQ(CommitName::of(sealed).text(), sealed.write.text());
+  EXPECT_TRUE(CommitName::of(sealed).covers(synced));
+  EXPECT_FALSE(CommitName::of(synced).covers(sealed));
+  LedgerRecord later = synced;
+  ++later.sequence;
+  EXPECT_FALSE(CommitName::of(synced).covers(later));
+  EXPECT_TRUE(CommitName::of(later).covers(synced));
+  LedgerRecord reopened = record_of("a", 1, 3, 1);
+  EXPECT_FALSE(CommitName::of(sealed).covers(reopened));
+  EXPECT_TRUE(CommitName::of(reopened).covers(sealed));
+  EXPECT_FALSE(CommitName::of(sealed).covers(record_of("a", 2, 2, 7)));
+  std::string text = CommitName::of(synced).text();
+  for (const std::string& other : {text + "x", text.substr(0, text.size() - 1), std::string("~")}) {
+    EXPECT_FALSE(CommitName::parse(other).has_value()) << other;
+  }
+}
+
 TEST(LedgerRecord, survives_the_wire) {
   LedgerRecord record = record_of("a/b", 1);
   record.home = "a/b.tmp";

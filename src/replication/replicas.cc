@@ -68,13 +68,12 @@ Task<Status> Replicas::load() {
                                      file ? "its mark is damaged" : file.error().to_string());
       continue;
     }
-    auto replica = std::make_shared<Replica>(replication_.executor());
-    replica->object = replica->as_object = staged.record.object;
-    replica->write = *write;
+    Ref replica = make(staged.record.object, *write);
     replica->file = std::move(*file);
     auto name = staged.record.metadata.find(kReplicaName);
     if (name != staged.record.metadata.end()) replica->as_object = name->second;
     replica->unsynced = replica->synced = 1;
+    replica->named = true;
     replicas_.emplace(key_of(replica->object, *write), std::move(replica));
   }
   co_return Status();
@@ -90,6 +89,15 @@ Replicas::Ref Replicas::find(const std::string& object, const WriteName& write) 
   return found->second;
 }
 
+Replicas::Ref Replicas::make(std::string object, WriteName write) const {
+  uint64_t instance = replication_.parts().world.random.id128().low;
+  auto replica = std::make_shared<Replica>(replication_.executor(), instance);
+  replica->object = std::move(object);
+  replica->as_object = replica->object;
+  replica->write = write;
+  return replica;
+}
+
 // Finds or makes the replica.
 Task<Result<Replicas::Ref>> Replicas::open(std::string object, WriteName write) {
   Hash128 key = key_of(object, write);
@@ -101,9 +109,7 @@ Task<Result<Replicas::Ref>> Replicas::open(std::string object, WriteName write) 
     if (replica->file != nullptr) co_return replica;
     SHOAL_CO_RETURN_IF_ERROR(co_await replica->changed.wait(replication_.limited(kOriginLimit)));
   }
-  auto replica = std::make_shared<Replica>(replication_.executor());
-  replica->object = replica->as_object = object;
-  replica->write = write;
+  Ref replica = make(object, write);
   replicas_.emplace(key, replica);
   StagedRecord record;
   record.object = object;
@@ -196,6 +202,9 @@ Task<Result<wire::ReplicateReply>> Replicas::replicate(wire::ReplicateRequest re
       (request.upload() && request.block_bytes() != replication_.options().chunk_bytes)) {
     co_return fail(Code::kInvalidArgument, "a replica that cannot be");
   }
+  if (request.chunks().empty() && find(request.object(), write) == nullptr) {
+    co_return fail(Code::kNotFound, request.object() + " is not held here");
+  }
   SHOAL_CO_ASSIGN_OR_RETURN(Ref replica, co_await open(request.object(), write));
   Use use(replica);
   NodeId source{request.source().high(), request.source().low()};
@@ -207,7 +216,13 @@ Task<Result<wire::ReplicateReply>> Replicas::replicate(wire::ReplicateRequest re
       enqueue(replica, chunk);
     }
   }
-  std::string as = request.as_object().empty() ? replica->object : request.as_object();
+  // Who copies a chunk may know less of the version than its writer: neither its name, if this node
+  // knows one, nor its end.
+  bool repairs = request.sync() && !request.chunks().empty();
+  replica->named = replica->named || !repairs;
+  std::string as = repairs && replica->named     ? replica->as_object
+                   : request.as_object().empty() ? replica->object
+                                                 : request.as_object();
   SHOAL_CO_RETURN_IF_ERROR(validate_object_name(as));
   if (replica->as_object != as) {
     replica->as_object = std::move(as);
@@ -215,11 +230,12 @@ Task<Result<wire::ReplicateReply>> Replicas::replicate(wire::ReplicateRequest re
     ++replica->unsynced;
   }
   if (request.sync()) {
-    // Who copies a chunk may know less of the version than its writer, and must not cut it short.
-    uint64_t size = request.chunks().empty() ? 0 : replica->file->size();
+    uint64_t size = repairs ? replica->file->size() : 0;
     SHOAL_CO_RETURN_IF_ERROR(co_await sync(*replica, std::max(size, request.size())));
   }
-  co_return wire::ReplicateReply();
+  wire::ReplicateReply reply;
+  reply.set_instance(replica->instance);
+  co_return reply;
 }
 
 Task<Result<std::optional<uint32_t>>> Replicas::sealed_crc(std::string object, WriteName write,
@@ -293,6 +309,7 @@ Task<Result<wire::ReplicaStateReply>> Replicas::state(std::string object, WriteN
   for (uint64_t chunk = 0; chunk * chunk_bytes < size; ++chunk) before.push_back(is_here(chunk));
   SHOAL_CO_RETURN_IF_ERROR(co_await sync(*replica, replica->file->size()));
   reply.set_known(true);
+  reply.set_instance(replica->instance);
   reply.set_size(size);
   std::string bits((size / chunk_bytes) / 8 + 1, '\0');
   std::vector<uint32_t> crcs;
@@ -517,6 +534,8 @@ Task<Status> Replicas::end(std::string object, WriteName write, std::string as_o
   if (found == replicas_.end()) co_return Status();
   Ref replica = found->second;
   if (replica->ending) co_return Status();
+  // It goes by another name, which whoever ends it does not know.
+  if (replica->as_object != as_object) co_return Status();
   replica->ending = true;
   replica->cancel.request();
   while (replica->users > 0 || replica->file == nullptr) {

@@ -80,10 +80,13 @@ class Replicas {
     uint64_t length = 0;    // as it was sent
   };
   struct Replica {
-    explicit Replica(Executor& executor) : changed(executor) {}
+    Replica(Executor& executor, uint64_t instance_) : instance(instance_), changed(executor) {}
     std::string object;
     std::string as_object;  // whose blocks `blocks` are
+    bool named = false;     // so by its writer
     WriteName write;
+    // Random, in memory only: another one tells the writer that unsynced chunks may be gone.
+    const uint64_t instance;
     FileRef file;           // null while it is being made
     uint64_t unsynced = 1;  // changes since `synced`
     uint64_t synced = 0;
@@ -114,6 +117,7 @@ class Replicas {
   };
 
   static Hash128 key_of(const std::string& object, const WriteName& write);
+  Ref make(std::string object, WriteName write) const;
   Ref find(const std::string& object, const WriteName& write) const;
   Task<Result<Ref>> open(std::string object, WriteName write);
   Task<Status> bring(Replica& replica, NodeId source, uint64_t chunk, uint64_t size,

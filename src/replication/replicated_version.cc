@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "async/gate.h"
+#include "wire/parse_message.h"
 
 namespace shoal {
 
@@ -132,7 +133,26 @@ void ReplicatedVersion::start_send(uint64_t index) {
   ++sending_;
 }
 
-Task<Status> ReplicatedVersion::send_to(NodeId node, NodeId source, uint64_t chunk, bool upload) {
+bool ReplicatedVersion::met(const NodeId& node, uint64_t instance) {
+  auto [known, is_new] = instances_.try_emplace(node, instance);
+  if (is_new || known->second == instance) return true;
+  known->second = instance;
+  for (Chunk& chunk : chunks_) std::erase(chunk.holders, node);
+  return false;
+}
+
+Task<Result<uint64_t>> ReplicatedVersion::ask_to_replicate(NodeId node,
+                                                           wire::ReplicateRequest request,
+                                                           Context context) {
+  SHOAL_CO_ASSIGN_OR_RETURN(std::string answer,
+                            co_await replication_.ask_while_alive(
+                                node, Method::kReplicate, request.SerializeAsString(), context));
+  SHOAL_CO_ASSIGN_OR_RETURN(auto reply, parse_message<wire::ReplicateReply>(answer, "an answer"));
+  co_return reply.instance();
+}
+
+Task<Result<uint64_t>> ReplicatedVersion::send_to(NodeId node, NodeId source, uint64_t chunk,
+                                                  bool upload) {
   wire::ReplicateRequest request;
   request.set_object(home_);
   to_wire(write_, *request.mutable_write());
@@ -143,10 +163,7 @@ Task<Status> ReplicatedVersion::send_to(NodeId node, NodeId source, uint64_t chu
   request.set_upload(upload);
   request.set_block_bytes(chunk_bytes());
   request.set_as_object(object_);
-  auto answer = co_await replication_.ask_while_alive(
-      node, Method::kReplicate, request.SerializeAsString(), replication_.limited(kSendLimit));
-  if (!answer) co_return fail(std::move(answer).error());
-  co_return Status();
+  co_return co_await ask_to_replicate(node, std::move(request), replication_.limited(kSendLimit));
 }
 
 Task<void> ReplicatedVersion::send(std::shared_ptr<ReplicatedVersion> self, uint64_t index) {
@@ -159,11 +176,13 @@ Task<void> ReplicatedVersion::send(std::shared_ptr<ReplicatedVersion> self, uint
     uint64_t revision = wanted ? self->chunks_[index].revision : 0;
     bool whole = (index + 1) * self->chunk_bytes() <= self->size_;
     std::vector<NodeId> holders;
+    std::map<NodeId, uint64_t> instances;
     std::vector<NodeId> nodes = wanted ? self->choose(index) : std::vector<NodeId>{};
     for (const NodeId& node : nodes) {
       if (holders.size() >= copies) break;
       if (self->has(index, node, revision)) {
         holders.push_back(node);
+        instances[node] = self->instances_[node];
         continue;
       }
       NodeId source = holders.empty() ? replication.self() : holders.back();
@@ -172,10 +191,12 @@ Task<void> ReplicatedVersion::send(std::shared_ptr<ReplicatedVersion> self, uint
       self->unsynced_.insert(node);
       ++self->sent_to_[node];
       replication.count_send(node, 1);
-      Status sent = co_await self->send_to(node, source, index, upload);
+      auto sent = co_await self->send_to(node, source, index, upload);
       replication.count_send(node, -1);
       if (sent) {
+        self->met(node, *sent);
         holders.push_back(node);
+        instances[node] = *sent;
         self->moved_ = replication.executor().now();
         continue;
       }
@@ -183,6 +204,9 @@ Task<void> ReplicatedVersion::send(std::shared_ptr<ReplicatedVersion> self, uint
       if (sent.error().code() == Code::kCancelled) break;
       self->avoided_[node] = replication.executor().now() + kAvoid;
     }
+    // Others may have met a new replica there meanwhile.
+    std::erase_if(holders,
+                  [&](const NodeId& node) { return instances[node] != self->instances_[node]; });
     if (wanted && index < self->chunks_.size()) {
       Chunk& chunk = self->chunks_[index];
       chunk.holders = std::move(holders);
@@ -208,13 +232,14 @@ Task<Status> ReplicatedVersion::sync_holder(NodeId node, Context context) {
   request.set_size(size_);
   request.set_sync(true);
   request.set_as_object(object_);
-  auto answer = co_await replication_.ask_while_alive(
-      node, Method::kReplicate, request.SerializeAsString(),
+  auto instance = co_await ask_to_replicate(
+      node, std::move(request),
       context.tightened(replication_.executor(), replication_.options().ack_timeout));
-  if (answer) {
+  if (instance) {
+    met(node, *instance);
     unsynced_.erase(node);
   } else {
-    last_error_ = answer.error();
+    last_error_ = instance.error();
     lost(node);
   }
   co_return Status();
@@ -306,6 +331,7 @@ Task<void> ReplicatedVersion::find_holders(const LedgerRecord& record, Context c
   for (const NodeId& node : record.holders) {
     auto state = co_await replication_.ask_state(node, {home_, write_, record.size, {}}, context);
     if (!state) continue;
+    met(node, state->instance());
     for (uint64_t c : good_chunks(*state, record, chunk_bytes(), true)) {
       chunks_[c].holders.push_back(node);
       chunks_[c].sent = chunks_[c].revision;

@@ -66,7 +66,13 @@ class ReplicatedVersion : public std::enable_shared_from_this<ReplicatedVersion>
   bool has(uint64_t chunk, const NodeId& node, uint64_t revision) const;
   void start_send(uint64_t chunk);
   static Task<void> send(std::shared_ptr<ReplicatedVersion> self, uint64_t chunk);
-  Task<Status> send_to(NodeId node, NodeId source, uint64_t chunk, bool upload);
+  // Both answer the instance of the node's replica.
+  Task<Result<uint64_t>> send_to(NodeId node, NodeId source, uint64_t chunk, bool upload);
+  Task<Result<uint64_t>> ask_to_replicate(NodeId node, wire::ReplicateRequest request,
+                                          Context context);
+  // The node has this instance of a replica now. False: it had another one before, and nothing that
+  // was sent to that one counts any more.
+  bool met(const NodeId& node, uint64_t instance);
   Task<Status> wait_sent(SteadyTime begun, Context context);
   Task<Status> sync_holder(NodeId node, Context context);
   void lost(const NodeId& node);
@@ -82,6 +88,7 @@ class ReplicatedVersion : public std::enable_shared_from_this<ReplicatedVersion>
   uint32_t sending_ = 0;
   SteadyTime moved_{};                    // when a holder last got a chunk
   std::set<NodeId> unsynced_;             // holders with something that may not be on their disks
+  std::map<NodeId, uint64_t> instances_;  // of the holders' replicas
   std::map<NodeId, SteadyTime> avoided_;  // failed lately: not before then
   std::map<NodeId, uint64_t> sent_to_;    // chunks of this version, tried ones included
   std::optional<Error> last_error_;       // why a node did not take a chunk

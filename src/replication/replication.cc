@@ -94,6 +94,13 @@ bool Replication::is_lost(const NodeId& node) const {
   return member == nullptr || member->state == MemberState::kDown;
 }
 
+bool Replication::is_any_lost() const {
+  std::shared_ptr<const SlotMap> map = parts_.view.map();
+  return map == nullptr || std::ranges::any_of(map->members, [](const Member& member) {
+           return member.state == MemberState::kDown;
+         });
+}
+
 std::optional<NodeId> Replication::first_usable(uint32_t slot) const {
   std::shared_ptr<const SlotMap> map = parts_.view.map();
   if (map == nullptr) return std::nullopt;

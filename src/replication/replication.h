@@ -174,6 +174,8 @@ class Replication {
   bool usable(const NodeId& node) const;
   // Down in the map, or not in it any more.
   bool is_lost(const NodeId& node) const;
+  // Whether a member is down: it is no member any more after the grace time.
+  bool is_any_lost() const;
   // Who acts for the slot: the first of candidates() that can be reached.
   std::optional<NodeId> first_usable(uint32_t slot) const;
   // Owners of the slot first, then all other members in an order of their own for each slot.

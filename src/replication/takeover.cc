@@ -43,12 +43,6 @@ std::string replica_key(const std::string& object, const WriteName& write) {
   return object + '\n' + write.text();
 }
 
-// The id that the commit leaves in the object. What was only synced is an earlier state of whatever
-// its writer, should it live, makes of it under the same name: never to be taken for that.
-std::string commit_id_of(const LedgerRecord& record) {
-  return record.write.text() + std::string(record.sealed ? "" : kSyncedSuffix);
-}
-
 }  // namespace
 
 Takeover::Takeover(Replication& replication)
@@ -244,6 +238,8 @@ Task<void> Takeover::look_at_replica(std::string object, WriteName write) {
   auto standing =
       co_await replication_.ask_standing(at, write, kAllSequences, replication_.limited(kAskLimit));
   if (!standing || standing->earlier) co_return;
+  // A member that is down may have a record of it.
+  if (!standing->ended && replication_.is_any_lost()) co_return;
   auto etag = co_await replication_.resolve(at, write, replication_.limited(kAskLimit));
   if (!etag && etag.error().code() != Code::kNotFound && etag.error().code() != Code::kConflict) {
     co_return;
@@ -351,7 +347,7 @@ Task<Result<ObjectInfo>> Takeover::commit(const LedgerRecord& record, const Hold
   Origin& origin = replication_.parts().origin;
   PutOptions options{condition_of(record), record.metadata};
   if (as_object != record.object) options.condition = Condition::absent();
-  options.metadata["shoalwriteid"] = commit_id_of(record);
+  options.metadata["shoalwriteid"] = CommitName::of(record).text();
   options.metadata.erase("shoalancestors");
   options.metadata[kWriterName] = record.writer.to_hex();
   // What was written on after its record has other bytes.
@@ -415,19 +411,15 @@ Task<Result<Takeover::Outcome>> Takeover::settle_conflict(LedgerRecord& record, 
     co_return Outcome::kRetry;
   }
   auto id = there->metadata.find("shoalwriteid");
-  if (id != there->metadata.end() && id->second == commit_id_of(record)) {
-    *etag = record.sealed ? there->etag : "";
+  auto theirs = id == there->metadata.end() ? std::nullopt : CommitName::parse(id->second);
+  if (theirs && theirs->covers(record)) {
+    *etag = theirs->write == record.write && !theirs->synced ? there->etag : "";
     co_return Outcome::kDone;
   }
-  auto theirs = id == there->metadata.end() ? std::nullopt : WriteName::parse(id->second);
-  if (theirs && theirs->id == record.write.id && theirs->generation >= record.write.generation) {
-    *etag = *theirs == record.write ? there->etag : "";
-    co_return Outcome::kDone;
-  }
-  bool before = theirs && (theirs->id == record.write.id ||
-                           record.ancestors.find(theirs->id.to_hex()) != std::string::npos);
+  bool before = theirs && (theirs->write.id == record.write.id ||
+                           record.ancestors.find(theirs->write.id.to_hex()) != std::string::npos);
   // What this one was made on top of may have been un-uploaded itself at the time.
-  before = before || (theirs && theirs->etag() == record.base_etag);
+  before = before || (theirs && theirs->write.etag() == record.base_etag);
   if (before) {
     record.base_etag = there->etag;
     record.must_be_absent = false;

@@ -49,8 +49,12 @@ Task<Status> Replication::end_record(LedgerRecord record, End how, Context conte
   end.set_etag(how.etag);
   end.set_size(record.size);
   end.set_crcs(pack_crcs(record.chunk_crcs));
+  // Of a version that goes on there may be a later record, on nodes that cannot be reached just
+  // now, and nothing but these replicas has its bytes. Only its writer knows; else holders find
+  // out.
+  bool final = record.sealed || record.writer == self();
   for (const NodeId& node : record.holders) {
-    if (usable(node)) spawn(node, Method::kReplicaEnd, end.SerializeAsString());
+    if (final && usable(node)) spawn(node, Method::kReplicaEnd, end.SerializeAsString());
   }
   SHOAL_CO_RETURN_IF_ERROR(co_await outdate_listings(record, context));
   co_return co_await endings_.end(std::move(record), how.reason, std::move(how.commits), context);
@@ -61,11 +65,10 @@ Task<Status> Replication::take_back(std::string object, WriteName write, Context
   if (!info && info.error().code() == Code::kNotFound) co_return Status();
   if (!info) co_return fail(std::move(info).error());
   auto id = info->metadata.find("shoalwriteid");
-  std::string text = id == info->metadata.end() ? "" : id->second;
-  if (text.ends_with(kSyncedSuffix)) text.resize(text.rfind('.'));
-  auto there = WriteName::parse(text);
-  if (!there || there->id != write.id || there->generation > write.generation) co_return Status();
-  parts_.log.debug("{}: taking back {}", object, text);
+  auto there = id == info->metadata.end() ? std::nullopt : CommitName::parse(id->second);
+  bool later = there && there->write.generation > write.generation;
+  if (!there || there->write.id != write.id || later) co_return Status();
+  parts_.log.debug("{}: taking back {}", object, there->text());
   Status removed = co_await parts_.origin.remove(object, Condition::match(info->etag), context);
   bool gone = removed || removed.error().code() == Code::kNotFound ||
               removed.error().code() == Code::kConflict;
