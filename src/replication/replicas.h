@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "async/buffer_pool.h"
 #include "async/sync.h"
 #include "async/task.h"
 #include "replication/ledger_record.h"
@@ -72,9 +73,16 @@ class Replicas {
   size_t size() const { return replicas_.size(); }
 
  private:
+  // A chunk as it came, until it goes to the origin: it need not be read from the disk for that.
+  struct Arrived {
+    BufferPool::Lease bytes;
+    std::vector<uint32_t> crcs;  // of its pieces
+    Permit memory;               // for blocks on their way to the origin
+  };
   struct Block {
     enum class State { kQueued, kUploading, kDone };
     State state = State::kQueued;
+    std::unique_ptr<Arrived> arrived = {};
     std::string id;
     uint64_t revision = 0;  // of the sending that this entry is about
     uint64_t length = 0;    // as it was sent
@@ -116,14 +124,24 @@ class Replicas {
     Ref replica_;
   };
 
+  static constexpr uint64_t kSizeMax = uint64_t{1} << 47;
+  static constexpr int kChunksMax = 4096;  // in one request
+  static uint64_t block_length(uint64_t index, uint64_t block_bytes, uint64_t size) {
+    uint64_t begin = index * block_bytes;
+    return begin >= size ? 0 : std::min(block_bytes, size - begin);
+  }
   static Hash128 key_of(const std::string& object, const WriteName& write);
   Ref make(std::string object, WriteName write) const;
   Ref find(const std::string& object, const WriteName& write) const;
   Task<Result<Ref>> open(std::string object, WriteName write);
-  Task<Status> bring(Replica& replica, NodeId source, uint64_t chunk, uint64_t size,
-                     Context context);
+  Task<Result<Arrived>> bring(Replica& replica, NodeId source, uint64_t chunk, uint64_t size,
+                              Context context);
+  std::unique_ptr<Arrived> keep(Arrived arrived);
+  static bool are_whole(const Arrived& arrived);
   Task<Status> sync(Replica& replica, uint64_t size);
   static Task<Result<uint32_t>> crc_of(Replica& replica, Range range);
+  Task<Result<Arrived>> load_block(Replica& replica, uint64_t index, uint64_t length,
+                                   Context context);
   Task<Status> send_block(Replica& replica, uint64_t index, uint64_t size,
                           std::set<std::string> there, Context context);
   Task<void> upload_queued();
