@@ -16,7 +16,8 @@ namespace shoal {
 
 namespace {
 
-constexpr uint64_t kFileBytesMax = 1ull << 47;  // 128 TiB: 50,000 blocks of 4000 MiB, rounded down
+constexpr uint64_t kFileBytesMax = 1ull << 47;   // 128 TiB: 50,000 blocks of 4000 MiB, rounded down
+constexpr uint64_t kUncachedBytes = 256 * kKiB;  // smaller writes gain from a page cache
 constexpr const char* kUnlinkedName = ".shoal-unlinked";
 
 }  // namespace
@@ -252,7 +253,10 @@ Task<Status> FileSystemImpl::write_locked(Inode& inode, uint64_t offset, ConstBy
     FileRef file = inode.content.file;
     SHOAL_CO_RETURN_IF_ERROR(
         co_await bring_edges(inode, {offset, bytes.size()}, std::max(file->size(), end), context));
-    SHOAL_CO_RETURN_IF_ERROR(co_await file->write(offset, bytes));
+    // What is replicated lies on other nodes as well, and is mostly a checkpoint that is not read.
+    bool once = replicates(inode) && bytes.size() >= kUncachedBytes;
+    auto way = once ? CachedFile::Way::kUncached : CachedFile::Way::kPageCache;
+    SHOAL_CO_RETURN_IF_ERROR(co_await file->write(offset, bytes, {}, way));
     inode.size = file->size();
     note_change(inode, {offset, bytes.size()}, inode.size);
   }

@@ -334,9 +334,11 @@ Task<Status> Replication::serve(const wire::ReadRequest& request, WriteName writ
   auto memory = co_await serve_memory_.acquire(step, context);
   if (!memory) co_return fail(std::move(memory).error());
   BufferPool::Lease buffer = buffers_.take(step);
+  // A chunk that becomes a replica is hardly read once more here; readers may be many.
+  auto way = request.as_held() ? CachedFile::Way::kUncached : CachedFile::Way::kPageCache;
   for (uint64_t sent = 0; sent < range.length; sent += step) {
     ByteSpan bytes = buffer.span().first(std::min(step, range.length - sent));
-    auto from = co_await read_held(object, write, range.offset + sent, bytes, chunk_crc);
+    auto from = co_await read_held(object, write, range.offset + sent, bytes, chunk_crc, way);
     if (!from && sent > 0 && from.error().code() == Code::kNotFound) {
       co_return fail(Code::kUnavailable, from.error().message());  // no other source may go on here
     }
@@ -354,7 +356,8 @@ Task<Status> Replication::serve(const wire::ReadRequest& request, WriteName writ
 // What this node has as the writer, as a holder, or within a record.
 Task<Result<Replication::HeldBy>> Replication::read_held(std::string object, WriteName write,
                                                          uint64_t offset, ByteSpan into,
-                                                         std::optional<uint32_t> chunk_crc) {
+                                                         std::optional<uint32_t> chunk_crc,
+                                                         CachedFile::Way way) {
   uint64_t end = offset + into.size();
   auto local = co_await writer_->find_written(write);
   if (local && local->small) {
@@ -366,7 +369,7 @@ Task<Result<Replication::HeldBy>> Replication::read_held(std::string object, Wri
     if (end > local->file->size() || !local->file->missing({offset, into.size()}).empty()) {
       co_return fail(Code::kNotFound, object + ": this part is not here");
     }
-    SHOAL_CO_RETURN_IF_ERROR(co_await local->file->read(offset, into));
+    SHOAL_CO_RETURN_IF_ERROR(co_await local->file->read(offset, into, way));
     co_return HeldBy::kWriter;
   }
   Status held = co_await replicas_.read(object, write, offset, into, chunk_crc);

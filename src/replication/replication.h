@@ -225,7 +225,8 @@ class Replication {
   Task<Result<std::string>> handle_replica(Method method, std::string body, Context context);
   enum class HeldBy { kWriter, kReplica, kRecord };
   Task<Result<HeldBy>> read_held(std::string object, WriteName write, uint64_t offset,
-                                 ByteSpan into, std::optional<uint32_t> chunk_crc);
+                                 ByteSpan into, std::optional<uint32_t> chunk_crc,
+                                 CachedFile::Way way);
   Task<Status> read_from_nodes(const std::string& object, WriteName write, uint64_t offset,
                                ByteSpan into, const std::function<void(uint64_t)>& progress,
                                const std::vector<LedgerRecord>& records, Context context);

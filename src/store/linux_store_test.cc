@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -242,6 +243,13 @@ Task<Status> read_both_ways(FileRef& file, ByteSpan direct, ByteSpan cached) {
   co_return co_await file->read(0, cached);
 }
 
+Task<Status> write_uncached(FileRef& file, ConstByteSpan bytes, ByteSpan back) {
+  SHOAL_CO_RETURN_IF_ERROR(co_await file->write(0, bytes, {}, CachedFile::Way::kUncached));
+  SHOAL_CO_RETURN_IF_ERROR(co_await file->read(0, back, CachedFile::Way::kUncached));
+  SHOAL_CO_RETURN_IF_ERROR(co_await file->sync(file->record()));
+  co_return co_await file->read(0, back, CachedFile::Way::kUncached);
+}
+
 // The share of a file that lies in the page cache.
 double resident(const std::string& path) {
   int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -257,15 +265,50 @@ double resident(const std::string& path) {
   return static_cast<double>(count) / static_cast<double>(pages.size());
 }
 
+std::string data_path_below(const std::string& directory) {
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(directory)) {
+    if (entry.path().extension() == ".data") return entry.path();
+  }
+  return "";
+}
+
+// Whether the kernel drops what was written so and is on the disk.
+bool drops_uncached(const std::string& path) {
+  constexpr int kDontCache = 0x80;
+  int file = ::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+  std::string bytes(kMiB, 'x');
+  iovec part{bytes.data(), bytes.size()};
+  bool can = ::pwritev2(file, &part, 1, 0, kDontCache) == static_cast<ssize_t>(kMiB) &&
+             ::fsync(file) == 0 && resident(path) < 0.1;
+  ::close(file);
+  ::unlink(path.c_str());
+  return can;
+}
+
+TEST_F(LinuxStore, uncached_bytes_leave_the_page_cache) {
+  ASSERT_TRUE(open());
+  ASSERT_TRUE(run(create(*store_, file_, 1)));
+  std::string bytes = bytes_of(8 * kMiB + 999);
+  Buffer back(bytes.size());
+  ASSERT_TRUE(run(write_uncached(file_, as_bytes(bytes), back.span())));
+  EXPECT_EQ(as_text(back.span()), bytes);
+  std::string path = data_path_below(options_.directory);
+  ASSERT_FALSE(path.empty());
+  if (drops_uncached(path + ".probe")) {
+    double share = resident(path);
+    EXPECT_GE(share, 0);
+    EXPECT_LT(share, 0.1);
+  }
+  ASSERT_TRUE(run(store_->drop_staged(file_)));
+  ASSERT_TRUE(run(release()));
+}
+
 TEST_F(LinuxStore, bytes_go_past_the_page_cache) {
   ASSERT_TRUE(open());
   ASSERT_TRUE(run(create(*store_, file_, 1)));
   Buffer bytes = Buffer::copy_of(as_bytes(bytes_of(8 * kMiB + 999)));
   ASSERT_TRUE(run(write_both_ways(file_, bytes.span())));
-  std::string path;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(options_.directory)) {
-    if (entry.path().extension() == ".data") path = entry.path();
-  }
+  std::string path = data_path_below(options_.directory);
   ASSERT_FALSE(path.empty());
   int direct = ::open(path.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC);
   if (direct >= 0) {

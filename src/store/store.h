@@ -145,8 +145,10 @@ class CachedFile {
 
   // How bytes move between memory and the disk. kDirect (O_DIRECT) spares the copy and the page
   // cache, for what is not soon read again here; used for the whole blocks of 4 KiB at the start of
-  // a range, where offset and memory are aligned to them and the file system can.
-  enum class Way { kPageCache, kDirect };
+  // a range, where offset and memory are aligned to them and the file system can. kUncached takes
+  // part in the page cache, waits for no disk and is for any range, but leaves little there, where
+  // the kernel can.
+  enum class Way { kPageCache, kUncached, kDirect };
 
   // Reads present bytes; the range must lie inside size(). Pieces not yet vouched for are checked;
   // kCorrupt: the bad pieces of a clean version were dropped (missing() names them, fetch again);
