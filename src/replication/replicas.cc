@@ -235,8 +235,9 @@ Task<Result<std::optional<uint32_t>>> Replicas::sealed_crc(std::string object, W
   co_return std::optional<uint32_t>(replica->sealed_crcs[chunk]);
 }
 
-Task<Status> Replicas::read(std::string object, WriteName write, uint64_t offset, ByteSpan into,
-                            std::optional<uint32_t> chunk_crc) {
+Task<Result<std::vector<uint32_t>>> Replicas::read(std::string object, WriteName write,
+                                                   uint64_t offset, ByteSpan into,
+                                                   std::optional<uint32_t> chunk_crc) {
   Ref replica = find(object, write);
   if (replica == nullptr) co_return fail(Code::kNotFound, object + " is not held here");
   Use use(replica);
@@ -252,7 +253,7 @@ Task<Status> Replicas::read(std::string object, WriteName write, uint64_t offset
       co_return fail(Code::kNotFound, object + ": older bytes of this part are held here");
     }
   }
-  co_return co_await replica->file->read(offset, into);
+  co_return co_await replica->file->read_with_crcs(offset, into, CachedFile::Way::kPageCache);
 }
 
 // Of bytes that are here and synced.

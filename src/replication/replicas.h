@@ -41,14 +41,15 @@ class Replicas {
   void start();
 
   Task<Result<wire::ReplicateReply>> replicate(wire::ReplicateRequest request, Context context);
-  // Bytes that are here: kNotFound if not all of the range is, or if its chunk has another
-  // checksum: while the version was written it may have been sent here, and once more to others.
   // The checksum of the chunk at the offset in the version's sealed record; nothing if no replica
   // of it is held here. kNotFound: no such record.
   Task<Result<std::optional<uint32_t>>> sealed_crc(std::string object, WriteName write,
                                                    uint64_t offset, Context context);
-  Task<Status> read(std::string object, WriteName write, uint64_t offset, ByteSpan into,
-                    std::optional<uint32_t> chunk_crc);
+  // Bytes that are here, not compared with the CRC32C of each piece, as it entered, that it
+  // answers. kNotFound if not all of the range is here, or if its chunk has another checksum: while
+  // the version was written it may have been sent here, and once more to others.
+  Task<Result<std::vector<uint32_t>>> read(std::string object, WriteName write, uint64_t offset,
+                                           ByteSpan into, std::optional<uint32_t> chunk_crc);
   // With a checksum of each chunk that is whole. Only of what lies before `size`, unless that is 0:
   // a version that was written on has more by now than its last record says.
   Task<Result<wire::ReplicaStateReply>> state(std::string object, WriteName write, uint64_t size);

@@ -26,6 +26,14 @@ Result<std::string> serialized(Result<Message> message) {
   return message->SerializeAsString();
 }
 
+std::vector<uint32_t> crcs_of(ConstByteSpan bytes) {
+  std::vector<uint32_t> crcs;
+  for (uint64_t at = 0; at < bytes.size(); at += kPieceBytes) {
+    crcs.push_back(crc32c(bytes.subspan(at, std::min(kPieceBytes, bytes.size() - at))));
+  }
+  return crcs;
+}
+
 // The write id that a commit left in the object's metadata.
 std::optional<WriteName> write_of(const ObjectInfo& info) {
   auto found = info.metadata.find("shoalwriteid");
@@ -338,51 +346,47 @@ Task<Status> Replication::serve(const wire::ReadRequest& request, WriteName writ
   auto way = request.as_held() ? CachedFile::Way::kUncached : CachedFile::Way::kPageCache;
   for (uint64_t sent = 0; sent < range.length; sent += step) {
     ByteSpan bytes = buffer.span().first(std::min(step, range.length - sent));
-    auto from = co_await read_held(object, write, range.offset + sent, bytes, chunk_crc, way);
-    if (!from && sent > 0 && from.error().code() == Code::kNotFound) {
-      co_return fail(Code::kUnavailable, from.error().message());  // no other source may go on here
+    auto held = co_await read_held(object, write, range.offset + sent, bytes, chunk_crc, way);
+    if (!held && sent > 0 && held.error().code() == Code::kNotFound) {
+      co_return fail(Code::kUnavailable, held.error().message());  // no other source may go on here
     }
-    if (!from) co_return fail(std::move(from).error());
-    std::vector<uint32_t> crcs;
-    for (uint64_t at = 0; at < bytes.size(); at += kPieceBytes) {
-      crcs.push_back(crc32c(bytes.subspan(at, std::min(kPieceBytes, bytes.size() - at))));
-    }
-    SHOAL_CO_RETURN_IF_ERROR(co_await responder.send(sent, bytes, crcs));
-    if (*from == HeldBy::kWriter) served_at_ = executor().now();
+    if (!held) co_return fail(std::move(held).error());
+    SHOAL_CO_RETURN_IF_ERROR(co_await responder.send(sent, bytes, held->crcs));
+    if (held->by == HeldBy::kWriter) served_at_ = executor().now();
   }
   co_return Status();
 }
 
 // What this node has as the writer, as a holder, or within a record.
-Task<Result<Replication::HeldBy>> Replication::read_held(std::string object, WriteName write,
-                                                         uint64_t offset, ByteSpan into,
-                                                         std::optional<uint32_t> chunk_crc,
-                                                         CachedFile::Way way) {
+Task<Result<Replication::Held>> Replication::read_held(std::string object, WriteName write,
+                                                       uint64_t offset, ByteSpan into,
+                                                       std::optional<uint32_t> chunk_crc,
+                                                       CachedFile::Way way) {
   uint64_t end = offset + into.size();
   auto local = co_await writer_->find_written(write);
   if (local && local->small) {
     if (end > local->small->size()) co_return fail(Code::kNotFound, object + " is shorter");
     std::memcpy(into.data(), local->small->data() + offset, into.size());
-    co_return HeldBy::kWriter;
+    co_return Held{HeldBy::kWriter, crcs_of(into)};
   }
   if (local) {
     if (end > local->file->size() || !local->file->missing({offset, into.size()}).empty()) {
       co_return fail(Code::kNotFound, object + ": this part is not here");
     }
-    SHOAL_CO_RETURN_IF_ERROR(co_await local->file->read(offset, into, way));
-    co_return HeldBy::kWriter;
+    SHOAL_CO_ASSIGN_OR_RETURN(auto crcs, co_await local->file->read_with_crcs(offset, into, way));
+    co_return Held{HeldBy::kWriter, std::move(crcs)};
   }
-  Status held = co_await replicas_.read(object, write, offset, into, chunk_crc);
-  if (held) co_return HeldBy::kReplica;
-  if (held.error().code() != Code::kNotFound) co_return fail(std::move(held).error());
+  auto replica = co_await replicas_.read(object, write, offset, into, chunk_crc);
+  if (replica) co_return Held{HeldBy::kReplica, std::move(*replica)};
+  if (replica.error().code() != Code::kNotFound) co_return fail(std::move(replica).error());
   for (const LedgerRecord& record : ledger_.find(object)) {
     if (record.write != write || !record.has_content || end > record.size) continue;
     auto whole = co_await ledger_.with_content(record);
     if (!whole) continue;
     std::memcpy(into.data(), whole->content->data() + offset, into.size());
-    co_return HeldBy::kRecord;
+    co_return Held{HeldBy::kRecord, crcs_of(into)};
   }
-  co_return fail(std::move(held).error());
+  co_return fail(std::move(replica).error());
 }
 
 Task<Status> Replication::read_from_nodes(const std::string& object, WriteName write,
@@ -419,7 +423,14 @@ Task<Status> Replication::read_from_nodes(const std::string& object, WriteName w
     std::optional<uint32_t> chunk_crc;
     if (chunk < crcs.size()) chunk_crc = crcs[chunk];
     ByteSpan part = into.subspan(at, std::min<uint64_t>(into.size() - at, chunk_end - offset - at));
-    status = co_await replicas_.read(home, write, offset + at, part, chunk_crc);
+    auto held = co_await replicas_.read(home, write, offset + at, part, chunk_crc);
+    if (!held) {
+      status = fail(std::move(held).error());
+    } else if (*held == crcs_of(part)) {
+      status = Status();
+    } else {
+      status = fail(Code::kCorrupt, home + ": a replica is damaged");
+    }
     for (const NodeId& node : nodes) {
       if (status) break;
       std::shared_ptr<const SlotMap> map = parts_.view.map();

@@ -224,9 +224,12 @@ class Replication {
   Task<Status> outdate_listings(const LedgerRecord& record, Context context);
   Task<Result<std::string>> handle_replica(Method method, std::string body, Context context);
   enum class HeldBy { kWriter, kReplica, kRecord };
-  Task<Result<HeldBy>> read_held(std::string object, WriteName write, uint64_t offset,
-                                 ByteSpan into, std::optional<uint32_t> chunk_crc,
-                                 CachedFile::Way way);
+  struct Held {
+    HeldBy by;
+    std::vector<uint32_t> crcs;  // of each piece
+  };
+  Task<Result<Held>> read_held(std::string object, WriteName write, uint64_t offset, ByteSpan into,
+                               std::optional<uint32_t> chunk_crc, CachedFile::Way way);
   Task<Status> read_from_nodes(const std::string& object, WriteName write, uint64_t offset,
                                ByteSpan into, const std::function<void(uint64_t)>& progress,
                                const std::vector<LedgerRecord>& records, Context context);

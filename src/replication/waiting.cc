@@ -132,14 +132,8 @@ Result<std::string> take_page(Survey& survey, const NodeId& node, const std::str
   }
   if (reply.has_behind()) SHOAL_RETURN_IF_ERROR(take_behind(survey, node, reply.behind()));
   if (!reply.more()) return std::string();
-  if (!reply.reached().empty()) return reply.reached();
-  // From an older release. Where both lists were cut, the shorter one tells how far they reach.
-  std::string reached = last_written;
-  if (reached.empty() || (!last_recorded.empty() && last_recorded < reached)) {
-    reached = last_recorded;
-  }
-  if (reached.empty()) return fail(Code::kCorrupt, "an answer without an end");
-  return reached;
+  if (reply.reached().empty()) return fail(Code::kCorrupt, "an answer without an end");
+  return reply.reached();
 }
 
 Task<Status> ask_one(Survey& survey, NodeId node, std::string name) {

@@ -250,6 +250,13 @@ Task<Status> write_uncached(FileRef& file, ConstByteSpan bytes, ByteSpan back) {
   co_return co_await file->read(0, back, CachedFile::Way::kUncached);
 }
 
+// Pieces 0 to 3 as they entered; piece 3 partly written since.
+Task<Status> write_in_part(FileRef& file, ConstByteSpan bytes) {
+  SHOAL_CO_RETURN_IF_ERROR(co_await file->write(0, bytes));
+  SHOAL_CO_RETURN_IF_ERROR(co_await file->write(3 * kPieceBytes + 5, as_bytes("new")));
+  co_return co_await file->sync(file->record());
+}
+
 // The share of a file that lies in the page cache.
 double resident(const std::string& path) {
   int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -299,6 +306,34 @@ TEST_F(LinuxStore, uncached_bytes_leave_the_page_cache) {
     EXPECT_GE(share, 0);
     EXPECT_LT(share, 0.1);
   }
+  ASSERT_TRUE(run(store_->drop_staged(file_)));
+  ASSERT_TRUE(run(release()));
+}
+
+TEST_F(LinuxStore, what_is_passed_on_has_the_checksums_with_which_it_entered) {
+  ASSERT_TRUE(open());
+  ASSERT_TRUE(run(create(*store_, file_, 1)));
+  std::string bytes = bytes_of(4 * kPieceBytes);
+  ASSERT_TRUE(run(write_in_part(file_, as_bytes(bytes))));
+  bytes.replace(3 * kPieceBytes + 5, 3, "new");
+  // The disk changes a byte.
+  std::string path = data_path_below(options_.directory);
+  int file = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+  ASSERT_EQ(::pwrite(file, "?", 1, kPieceBytes + 9), 1);
+  ::close(file);
+  Buffer back(bytes.size());
+  auto crcs = run(file_->read_with_crcs(0, back.span(), CachedFile::Way::kUncached));
+  ASSERT_TRUE(crcs);
+  ASSERT_EQ(crcs->size(), 4u);
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ((*crcs)[i], crc32c(as_bytes(bytes).subspan(i * kPieceBytes, kPieceBytes))) << i;
+  }
+  EXPECT_NE(as_text(back.span()), bytes);
+  // Parts of pieces: as they are read.
+  auto part =
+      run(file_->read_with_crcs(kPieceBytes + 1, back.part(0, 50), CachedFile::Way::kUncached));
+  ASSERT_TRUE(part);
+  EXPECT_EQ(*part, std::vector{crc32c(back.part(0, 50))});
   ASSERT_TRUE(run(store_->drop_staged(file_)));
   ASSERT_TRUE(run(release()));
 }

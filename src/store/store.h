@@ -155,6 +155,11 @@ class CachedFile {
   // bad pieces of a staged version stay and every read of them fails.
   virtual Task<Status> read(uint64_t offset, ByteSpan into, Way way) = 0;
   Task<Status> read(uint64_t offset, ByteSpan into) { return read(offset, into, Way::kPageCache); }
+  // The same, for who passes them on: answers the CRC32C of each piece of `into`, as it was when
+  // the bytes entered; as read, of a piece that is read or was written in part, or changes
+  // meanwhile.
+  virtual Task<Result<std::vector<uint32_t>>> read_with_crcs(uint64_t offset, ByteSpan into,
+                                                             Way way) = 0;
   // Present bytes of a clean version as they lie in the file, for sendfile. While the loan lives,
   // its range stays. Checked like read(), with the same errors. `range.offset` is piece-aligned.
   class Loan {

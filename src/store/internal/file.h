@@ -55,6 +55,8 @@ class File final : public CachedFile, public std::enable_shared_from_this<File> 
   Task<Result<std::unique_ptr<Loan>>> lend(Range range) override;
   using CachedFile::read;
   Task<Status> read(uint64_t offset, ByteSpan into, Way way) override;
+  Task<Result<std::vector<uint32_t>>> read_with_crcs(uint64_t offset, ByteSpan into,
+                                                     Way way) override;
   Task<Status> verify() override;
   using CachedFile::write;
   Task<Status> write(uint64_t offset, ConstByteSpan bytes, std::span<const uint32_t> crcs,
@@ -131,6 +133,7 @@ class File final : public CachedFile, public std::enable_shared_from_this<File> 
   Task<Status> flush_clean();
   Task<Status> vouch_on_disk(uint64_t generation);
   Task<Status> ensure_commit_durable();
+  std::optional<uint32_t> known_crc(Range part) const;
   Task<Status> ensure_rewriting_durable();
   // Makes table and header of a staged state durable (the data is already).
   Task<Status> publish_staged(MetaHeader header);

@@ -255,6 +255,33 @@ Task<Status> File::read(uint64_t offset, ByteSpan into, Way way) {
   co_return Status();
 }
 
+// Of a part that is one whole piece, as it entered.
+std::optional<uint32_t> File::known_crc(Range part) const {
+  if (part.offset % kPieceBytes != 0 || overlaps(writing_, part)) return std::nullopt;
+  uint64_t i = part.offset / kPieceBytes;
+  if (i >= table_.pieces()) return std::nullopt;
+  Piece piece = table_.get(i);
+  bool known = piece.present() && !piece.hole() && !piece.has(Piece::kStale);
+  return known && piece.length() == part.length ? std::optional(piece.crc) : std::nullopt;
+}
+
+Task<Result<std::vector<uint32_t>>> File::read_with_crcs(uint64_t offset, ByteSpan into, Way way) {
+  std::vector<std::optional<uint32_t>> before;
+  auto part_at = [&](uint64_t at) { return Range{at, std::min(kPieceBytes, into.size() - at)}; };
+  for (uint64_t at = 0; at < into.size(); at += kPieceBytes) {
+    before.push_back(known_crc({offset + at, part_at(at).length}));
+  }
+  SHOAL_CO_RETURN_IF_ERROR(co_await read(offset, into, way));
+  std::vector<uint32_t> crcs;
+  for (uint64_t at = 0; at < into.size(); at += kPieceBytes) {
+    Range part = part_at(at);
+    std::optional<uint32_t> known = before[crcs.size()];
+    bool same = known && known_crc({offset + at, part.length}) == known;
+    crcs.push_back(same ? *known : crc32c(into.subspan(at, part.length)));
+  }
+  co_return crcs;
+}
+
 class File::FileLoan final : public CachedFile::Loan {
  public:
   FileLoan(File& file, Range range)
