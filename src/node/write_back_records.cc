@@ -11,7 +11,7 @@ namespace shoal {
 
 namespace {
 constexpr size_t kEndedWritesMax = 10'000;
-constexpr size_t kLookedAtMax = 20'000;  // for one page
+constexpr size_t kLookedAtMax = 4000;  // for one page: other work has its turn between two
 }  // namespace
 
 void WriteBack::take_waiting(const Version& version, const WaitingQuestion& question,

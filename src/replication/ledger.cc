@@ -10,6 +10,7 @@ namespace shoal {
 
 namespace {
 constexpr const char* kRecordMark = "1";
+constexpr size_t kLookedAtMax = 4000;
 }  // namespace
 
 Ledger::Ledger(World& world, Store& store, const Log& log)
@@ -266,24 +267,29 @@ LedgerPage Ledger::below(const LedgerRange& range) const {
   return page;
 }
 
-std::vector<LedgerRecord> Ledger::records_below(const std::string& path, const std::string& after,
-                                                size_t count_max,
-                                                const std::set<NodeId>& but_of) const {
-  std::string prefix = path.empty() ? "" : path + "/";
-  std::vector<LedgerRecord> result;
+Ledger::RecordsBelow Ledger::records_below(const std::string& path, const std::string& after,
+                                           size_t count_max, const std::set<NodeId>& but_of) const {
+  RecordsBelow below;
+  size_t looked_at = 0;
   auto take = [&](const std::string& object, const Packed& records) {
-    const PackedRecord* visible = object > after ? newest(records) : nullptr;
+    if (object <= after) return;
+    ++looked_at;
+    below.reached = object;
+    const PackedRecord* visible = newest(records);
     if (visible == nullptr || but_of.contains(visible->writer())) return;
-    result.push_back(visible->unpack());
-    result.back().chunk_crcs.clear();
+    below.records.push_back(visible->unpack());
+    below.records.back().chunk_crcs.clear();
   };
   auto self = path.empty() ? records_.end() : records_.find(path);
   if (self != records_.end()) take(self->first, self->second);
+  std::string prefix = path.empty() ? "" : path + "/";
   for (auto at = records_.lower_bound(std::max(prefix, after));
-       at != records_.end() && at->first.starts_with(prefix) && result.size() < count_max; ++at) {
+       at != records_.end() && at->first.starts_with(prefix); ++at) {
+    below.more = below.records.size() >= count_max || looked_at >= kLookedAtMax;
+    if (below.more) break;
     take(at->first, at->second);
   }
-  return result;
+  return below;
 }
 
 }  // namespace shoal

@@ -92,11 +92,15 @@ class Ledger {
 
   // What is visible.
   LedgerPage below(const LedgerRange& range) const;
+  struct RecordsBelow {
+    std::vector<LedgerRecord> records;
+    std::string reached;  // the last name that was looked at
+    bool more = false;    // there may be others after it
+  };
   // Of records only, at or below the path: the newest sealed version of each object, but for those
-  // of these writers.
-  std::vector<LedgerRecord> records_below(const std::string& path, const std::string& after,
-                                          size_t count_max,
-                                          const std::set<NodeId>& but_of = {}) const;
+  // of these writers; of a few thousand names, so that other work has its turn between two calls.
+  RecordsBelow records_below(const std::string& path, const std::string& after, size_t count_max,
+                             const std::set<NodeId>& but_of = {}) const;
   // What is remembered of the name elsewhere on this node is old.
   void outdate(const std::string& object) { changed(object); }
   // Called with the object's name whenever what is visible of it may have changed.

@@ -389,6 +389,15 @@ Task<Result<Replication::Held>> Replication::read_held(std::string object, Write
   co_return fail(std::move(replica).error());
 }
 
+// From the replica that this node has.
+Task<Status> Replication::read_here(const std::string& home, WriteName write, uint64_t offset,
+                                    ByteSpan into, std::optional<uint32_t> chunk_crc) {
+  SHOAL_CO_ASSIGN_OR_RETURN(auto crcs,
+                            co_await replicas_.read(home, write, offset, into, chunk_crc));
+  if (crcs != crcs_of(into)) co_return fail(Code::kCorrupt, home + ": a replica is damaged");
+  co_return Status();
+}
+
 Task<Status> Replication::read_from_nodes(const std::string& object, WriteName write,
                                           uint64_t offset, ByteSpan into,
                                           const std::function<void(uint64_t)>& progress,
@@ -423,14 +432,7 @@ Task<Status> Replication::read_from_nodes(const std::string& object, WriteName w
     std::optional<uint32_t> chunk_crc;
     if (chunk < crcs.size()) chunk_crc = crcs[chunk];
     ByteSpan part = into.subspan(at, std::min<uint64_t>(into.size() - at, chunk_end - offset - at));
-    auto held = co_await replicas_.read(home, write, offset + at, part, chunk_crc);
-    if (!held) {
-      status = fail(std::move(held).error());
-    } else if (*held == crcs_of(part)) {
-      status = Status();
-    } else {
-      status = fail(Code::kCorrupt, home + ": a replica is damaged");
-    }
+    status = co_await read_here(home, write, offset + at, part, chunk_crc);
     for (const NodeId& node : nodes) {
       if (status) break;
       std::shared_ptr<const SlotMap> map = parts_.view.map();

@@ -230,6 +230,8 @@ class Replication {
   };
   Task<Result<Held>> read_held(std::string object, WriteName write, uint64_t offset, ByteSpan into,
                                std::optional<uint32_t> chunk_crc, CachedFile::Way way);
+  Task<Status> read_here(const std::string& home, WriteName write, uint64_t offset, ByteSpan into,
+                         std::optional<uint32_t> chunk_crc);
   Task<Status> read_from_nodes(const std::string& object, WriteName write, uint64_t offset,
                                ByteSpan into, const std::function<void(uint64_t)>& progress,
                                const std::vector<LedgerRecord>& records, Context context);

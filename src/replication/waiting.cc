@@ -253,21 +253,20 @@ Result<std::string> answer_waiting(Replication& replication, const std::string& 
   std::set<NodeId> asked;
   for (const wire::NodeBody& node : request.asked()) asked.insert({node.high(), node.low()});
   wire::WaitingReply reply;
-  std::vector<LedgerRecord> records =
+  Ledger::RecordsBelow below =
       replication.ledger().records_below(question.path, question.after, question.items_max, asked);
-  for (const LedgerRecord& record : records) {
+  for (const LedgerRecord& record : below.records) {
     WaitingItem item{
         record.object,  record.write,  record.size, WaitingItem::State::kReplicated, 0, record.crc,
         record.changed, record.writer, {}};
     to_wire(item, *reply.add_recorded());
   }
   // No name of `written` is counted twice: it goes as far as the records do.
-  bool cut = records.size() >= question.items_max;
-  if (cut) question.until = records.back().object;
+  if (below.more) question.until = below.reached;
   WaitingPage written = replication.writer().waiting(question);
   for (const WaitingItem& item : written.items) to_wire(item, *reply.add_written());
   if (question.behind) to_wire(written.behind, *reply.mutable_behind());
-  reply.set_more(written.more || cut);
+  reply.set_more(written.more || below.more);
   if (reply.more()) reply.set_reached(written.more ? written.reached : question.until);
   return reply.SerializeAsString();
 }
