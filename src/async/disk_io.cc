@@ -51,10 +51,8 @@ Task<Status> close(Disk& disk, FileId file) {
   return on_file(disk, Kind::kClose, file, 0, 0, "closing");
 }
 
-Task<Result<size_t>> read_some(Disk& disk, FileId file, uint64_t offset, ByteSpan into,
-                               uint32_t flags) {
+Task<Result<size_t>> read_some(Disk& disk, FileId file, uint64_t offset, ByteSpan into) {
   DiskCall call(disk, Kind::kRead);
-  call.flags = flags;
   call.file = file;
   call.offset = offset;
   call.data = into.data();

@@ -35,10 +35,9 @@ Task<Result<FileId>> open(Disk& disk, std::string path, uint32_t flags);
 Task<Status> close(Disk& disk, FileId file);
 // Reads exactly into.size() bytes, or fails (kCorrupt when the file ends before).
 Task<Status> read_exactly(Disk& disk, FileId file, uint64_t offset, ByteSpan into);
-// May be short at the end of file. flags: DiskOp::kUncached or nothing.
-Task<Result<size_t>> read_some(Disk& disk, FileId file, uint64_t offset, ByteSpan into,
-                               uint32_t flags = 0);
-// flags: of DiskOp::kBackground and kUncached.
+// May be short at the end of file.
+Task<Result<size_t>> read_some(Disk& disk, FileId file, uint64_t offset, ByteSpan into);
+// flags: DiskOp::kBackground or nothing.
 Task<Status> write(Disk& disk, FileId file, uint64_t offset, ConstByteSpan bytes,
                    uint32_t flags = 0);
 Task<Status> sync(Disk& disk, FileId file);

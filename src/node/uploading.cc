@@ -293,8 +293,7 @@ Task<Result<BufferPool::Lease>> WriteBack::read_bytes(Version version, uint64_t 
     if (length > 0) std::memcpy(buffer.data(), version->bytes->data() + offset, length);
     co_return std::move(buffer);
   }
-  SHOAL_CO_RETURN_IF_ERROR(
-      co_await version->file->read(offset, buffer.span(), CachedFile::Way::kUncached));
+  SHOAL_CO_RETURN_IF_ERROR(co_await version->file->read(offset, buffer.span()));
   // Promise 2: checked against the checksum of when it entered, before it leaves.
   if (length > 0 && crc32c(buffer.span()) != version->file->crc({offset, length})) {
     co_return fail(Code::kCorrupt, fmt::format("{}: the staged bytes at {} do not match their "

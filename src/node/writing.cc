@@ -16,8 +16,7 @@ namespace shoal {
 
 namespace {
 
-constexpr uint64_t kFileBytesMax = 1ull << 47;   // 128 TiB: 50,000 blocks of 4000 MiB, rounded down
-constexpr uint64_t kUncachedBytes = 256 * kKiB;  // smaller writes gain from a page cache
+constexpr uint64_t kFileBytesMax = 1ull << 47;  // 128 TiB: 50,000 blocks of 4000 MiB, rounded down
 constexpr const char* kUnlinkedName = ".shoal-unlinked";
 
 }  // namespace
@@ -253,10 +252,7 @@ Task<Status> FileSystemImpl::write_locked(Inode& inode, uint64_t offset, ConstBy
     FileRef file = inode.content.file;
     SHOAL_CO_RETURN_IF_ERROR(
         co_await bring_edges(inode, {offset, bytes.size()}, std::max(file->size(), end), context));
-    // What is replicated lies on other nodes as well, and is mostly a checkpoint that is not read.
-    bool once = replicates(inode) && bytes.size() >= kUncachedBytes;
-    auto way = once ? CachedFile::Way::kUncached : CachedFile::Way::kPageCache;
-    SHOAL_CO_RETURN_IF_ERROR(co_await file->write(offset, bytes, {}, way));
+    SHOAL_CO_RETURN_IF_ERROR(co_await file->write(offset, bytes));
     inode.size = file->size();
     note_change(inode, {offset, bytes.size()}, inode.size);
   }

@@ -253,7 +253,7 @@ Task<Result<std::vector<uint32_t>>> Replicas::read(std::string object, WriteName
       co_return fail(Code::kNotFound, object + ": older bytes of this part are held here");
     }
   }
-  co_return co_await replica->file->read_with_crcs(offset, into, CachedFile::Way::kPageCache);
+  co_return co_await replica->file->read_with_crcs(offset, into);
 }
 
 // Of bytes that are here and synced.

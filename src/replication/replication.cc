@@ -342,11 +342,9 @@ Task<Status> Replication::serve(const wire::ReadRequest& request, WriteName writ
   auto memory = co_await serve_memory_.acquire(step, context);
   if (!memory) co_return fail(std::move(memory).error());
   BufferPool::Lease buffer = buffers_.take(step);
-  // A chunk that becomes a replica is hardly read once more here; readers may be many.
-  auto way = request.as_held() ? CachedFile::Way::kUncached : CachedFile::Way::kPageCache;
   for (uint64_t sent = 0; sent < range.length; sent += step) {
     ByteSpan bytes = buffer.span().first(std::min(step, range.length - sent));
-    auto held = co_await read_held(object, write, range.offset + sent, bytes, chunk_crc, way);
+    auto held = co_await read_held(object, write, range.offset + sent, bytes, chunk_crc);
     if (!held && sent > 0 && held.error().code() == Code::kNotFound) {
       co_return fail(Code::kUnavailable, held.error().message());  // no other source may go on here
     }
@@ -360,8 +358,7 @@ Task<Status> Replication::serve(const wire::ReadRequest& request, WriteName writ
 // What this node has as the writer, as a holder, or within a record.
 Task<Result<Replication::Held>> Replication::read_held(std::string object, WriteName write,
                                                        uint64_t offset, ByteSpan into,
-                                                       std::optional<uint32_t> chunk_crc,
-                                                       CachedFile::Way way) {
+                                                       std::optional<uint32_t> chunk_crc) {
   uint64_t end = offset + into.size();
   auto local = co_await writer_->find_written(write);
   if (local && local->small) {
@@ -373,7 +370,7 @@ Task<Result<Replication::Held>> Replication::read_held(std::string object, Write
     if (end > local->file->size() || !local->file->missing({offset, into.size()}).empty()) {
       co_return fail(Code::kNotFound, object + ": this part is not here");
     }
-    SHOAL_CO_ASSIGN_OR_RETURN(auto crcs, co_await local->file->read_with_crcs(offset, into, way));
+    SHOAL_CO_ASSIGN_OR_RETURN(auto crcs, co_await local->file->read_with_crcs(offset, into));
     co_return Held{HeldBy::kWriter, std::move(crcs)};
   }
   auto replica = co_await replicas_.read(object, write, offset, into, chunk_crc);

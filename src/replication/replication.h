@@ -229,7 +229,7 @@ class Replication {
     std::vector<uint32_t> crcs;  // of each piece
   };
   Task<Result<Held>> read_held(std::string object, WriteName write, uint64_t offset, ByteSpan into,
-                               std::optional<uint32_t> chunk_crc, CachedFile::Way way);
+                               std::optional<uint32_t> chunk_crc);
   Task<Status> read_here(const std::string& home, WriteName write, uint64_t offset, ByteSpan into,
                          std::optional<uint32_t> chunk_crc);
   Task<Status> read_from_nodes(const std::string& object, WriteName write, uint64_t offset,

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -243,13 +242,6 @@ Task<Status> read_both_ways(FileRef& file, ByteSpan direct, ByteSpan cached) {
   co_return co_await file->read(0, cached);
 }
 
-Task<Status> write_uncached(FileRef& file, ConstByteSpan bytes, ByteSpan back) {
-  SHOAL_CO_RETURN_IF_ERROR(co_await file->write(0, bytes, {}, CachedFile::Way::kUncached));
-  SHOAL_CO_RETURN_IF_ERROR(co_await file->read(0, back, CachedFile::Way::kUncached));
-  SHOAL_CO_RETURN_IF_ERROR(co_await file->sync(file->record()));
-  co_return co_await file->read(0, back, CachedFile::Way::kUncached);
-}
-
 // Pieces 0 to 3 as they entered; piece 3 partly written since.
 Task<Status> write_in_part(FileRef& file, ConstByteSpan bytes) {
   SHOAL_CO_RETURN_IF_ERROR(co_await file->write(0, bytes));
@@ -279,37 +271,6 @@ std::string data_path_below(const std::string& directory) {
   return "";
 }
 
-// Whether the kernel drops what was written so and is on the disk.
-bool drops_uncached(const std::string& path) {
-  constexpr int kDontCache = 0x80;
-  int file = ::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600);
-  std::string bytes(kMiB, 'x');
-  iovec part{bytes.data(), bytes.size()};
-  bool can = ::pwritev2(file, &part, 1, 0, kDontCache) == static_cast<ssize_t>(kMiB) &&
-             ::fsync(file) == 0 && resident(path) < 0.1;
-  ::close(file);
-  ::unlink(path.c_str());
-  return can;
-}
-
-TEST_F(LinuxStore, uncached_bytes_leave_the_page_cache) {
-  ASSERT_TRUE(open());
-  ASSERT_TRUE(run(create(*store_, file_, 1)));
-  std::string bytes = bytes_of(8 * kMiB + 999);
-  Buffer back(bytes.size());
-  ASSERT_TRUE(run(write_uncached(file_, as_bytes(bytes), back.span())));
-  EXPECT_EQ(as_text(back.span()), bytes);
-  std::string path = data_path_below(options_.directory);
-  ASSERT_FALSE(path.empty());
-  if (drops_uncached(path + ".probe")) {
-    double share = resident(path);
-    EXPECT_GE(share, 0);
-    EXPECT_LT(share, 0.1);
-  }
-  ASSERT_TRUE(run(store_->drop_staged(file_)));
-  ASSERT_TRUE(run(release()));
-}
-
 TEST_F(LinuxStore, what_is_passed_on_has_the_checksums_with_which_it_entered) {
   ASSERT_TRUE(open());
   ASSERT_TRUE(run(create(*store_, file_, 1)));
@@ -322,7 +283,7 @@ TEST_F(LinuxStore, what_is_passed_on_has_the_checksums_with_which_it_entered) {
   ASSERT_EQ(::pwrite(file, "?", 1, kPieceBytes + 9), 1);
   ::close(file);
   Buffer back(bytes.size());
-  auto crcs = run(file_->read_with_crcs(0, back.span(), CachedFile::Way::kUncached));
+  auto crcs = run(file_->read_with_crcs(0, back.span()));
   ASSERT_TRUE(crcs);
   ASSERT_EQ(crcs->size(), 4u);
   for (size_t i = 0; i < 4; ++i) {
@@ -330,8 +291,7 @@ TEST_F(LinuxStore, what_is_passed_on_has_the_checksums_with_which_it_entered) {
   }
   EXPECT_NE(as_text(back.span()), bytes);
   // Parts of pieces: as they are read.
-  auto part =
-      run(file_->read_with_crcs(kPieceBytes + 1, back.part(0, 50), CachedFile::Way::kUncached));
+  auto part = run(file_->read_with_crcs(kPieceBytes + 1, back.part(0, 50)));
   ASSERT_TRUE(part);
   EXPECT_EQ(*part, std::vector{crc32c(back.part(0, 50))});
   ASSERT_TRUE(run(store_->drop_staged(file_)));

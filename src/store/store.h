@@ -145,10 +145,8 @@ class CachedFile {
 
   // How bytes move between memory and the disk. kDirect (O_DIRECT) spares the copy and the page
   // cache, for what is not soon read again here; used for the whole blocks of 4 KiB at the start of
-  // a range, where offset and memory are aligned to them and the file system can. kUncached takes
-  // part in the page cache, waits for no disk and is for any range, but leaves little there, where
-  // the kernel can.
-  enum class Way { kPageCache, kUncached, kDirect };
+  // a range, where offset and memory are aligned to them and the file system can.
+  enum class Way { kPageCache, kDirect };
 
   // Reads present bytes; the range must lie inside size(). Pieces not yet vouched for are checked;
   // kCorrupt: the bad pieces of a clean version were dropped (missing() names them, fetch again);
@@ -158,8 +156,7 @@ class CachedFile {
   // The same, for who passes them on: answers the CRC32C of each piece of `into`, as it was when
   // the bytes entered; as read, of a piece that is read or was written in part, or changes
   // meanwhile.
-  virtual Task<Result<std::vector<uint32_t>>> read_with_crcs(uint64_t offset, ByteSpan into,
-                                                             Way way) = 0;
+  virtual Task<Result<std::vector<uint32_t>>> read_with_crcs(uint64_t offset, ByteSpan into) = 0;
   // Present bytes of a clean version as they lie in the file, for sendfile. While the loan lives,
   // its range stays. Checked like read(), with the same errors. `range.offset` is piece-aligned.
   class Loan {

@@ -75,9 +75,6 @@ struct DiskOp : Runnable {
   static constexpr uint32_t kShared = 64;
   // kWrite: takes only the CPU that nothing else wants, and as long as that takes.
   static constexpr uint32_t kBackground = 128;
-  // kRead, kWrite: what was not in the page cache before need not stay there, where the kernel
-  // knows how (RWF_DONTCACHE of Linux); what is written is on its way to the disk at once.
-  static constexpr uint32_t kUncached = 256;
 
   Kind kind{};
   uint32_t flags = 0;

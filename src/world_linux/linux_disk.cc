@@ -6,13 +6,11 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstdio>
 #include <limits>
 #include <utility>
 
@@ -40,18 +38,6 @@ int open_flags_of(uint32_t flags) {
   if ((flags & DiskOp::kOpenTruncate) != 0) out |= O_TRUNC;
   if ((flags & DiskOp::kOpenDirect) != 0) out |= O_DIRECT;
   return out;
-}
-
-constexpr int kDontCache = 0x80;  // RWF_DONTCACHE; the headers of Debian 12 do not know it
-
-// Linux has it since 6.14, and drops the right pages since 6.16.
-bool can_do_uncached() {
-  utsname name{};
-  unsigned major = 0;
-  unsigned minor = 0;
-  if (uname(&name) != 0) return false;
-  if (std::sscanf(name.release, "%u.%u", &major, &minor) != 2) return false;
-  return major > 6 || (major == 6 && minor >= 16);
 }
 
 uint64_t nanoseconds_of(const struct statx_timestamp& time) {
@@ -266,7 +252,6 @@ class LinuxDisk::FileOp final : public RingOp {
     done_ = 0;
     step_ = 0;
     retries_ = 0;
-    uncached_ = disk_.uncached_ && (op.flags & DiskOp::kUncached) != 0;
     start();
   }
   DiskOp& end() { return *std::exchange(op_, nullptr); }
@@ -293,7 +278,6 @@ class LinuxDisk::FileOp final : public RingOp {
   uint64_t done_ = 0;  // bytes
   int step_ = 0;
   unsigned retries_ = 0;
-  bool uncached_ = false;
   int descriptor_ = -1;      // kSyncDirectory: the directory
   int32_t first_error_ = 0;  // kSyncDirectory: of the sync, while it is closed
   struct statx stat_{};
@@ -311,13 +295,9 @@ void LinuxDisk::FileOp::prepare(io_uring_sqe& entry) noexcept {
     case Kind::kClose:
       return io_uring_prep_close(&entry, file);
     case Kind::kRead:
-      io_uring_prep_read(&entry, file, op.data + done_, amount, op.offset + done_);
-      entry.rw_flags = uncached_ ? kDontCache : 0;
-      return;
+      return io_uring_prep_read(&entry, file, op.data + done_, amount, op.offset + done_);
     case Kind::kWrite:
-      io_uring_prep_write(&entry, file, op.data + done_, amount, op.offset + done_);
-      entry.rw_flags = uncached_ ? kDontCache : 0;
-      return;
+      return io_uring_prep_write(&entry, file, op.data + done_, amount, op.offset + done_);
     case Kind::kSync:
       return io_uring_prep_fsync(&entry, file, 0);
     case Kind::kSyncData:
@@ -368,10 +348,6 @@ void LinuxDisk::FileOp::complete(int32_t result) noexcept {
   if (op.kind == Kind::kClose) return finish(result == -EINTR ? 0 : result);
   if ((result == -EINTR || result == -EAGAIN) && retries_ < kRetriesMax) {
     ++retries_;
-    return start();
-  }
-  if (result == -EOPNOTSUPP && uncached_) {  // this file system cannot
-    uncached_ = disk_.uncached_ = false;
     return start();
   }
   switch (op.kind) {
@@ -485,7 +461,7 @@ DiskOp* LinuxDisk::WaitList::pop() {
 }
 
 LinuxDisk::LinuxDisk(Executor& executor, Ring& ring, HelperPool& helpers)
-    : executor_(executor), uncached_(can_do_uncached()), ring_(ring), helpers_(helpers) {}
+    : executor_(executor), ring_(ring), helpers_(helpers) {}
 
 LinuxDisk::~LinuxDisk() { SHOAL_ASSERT(is_idle(), "file operations are under way"); }
 

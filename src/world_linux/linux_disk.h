@@ -50,7 +50,6 @@ class LinuxDisk final : public Disk {
   void finish(BlockingOp& op);
 
   Executor& executor_;
-  bool uncached_;  // the kernel can do kUncached, as far as is known
   Ring& ring_;
   HelperPool& helpers_;
   HelperPool background_{{.name = "shoal-copier", .threads = 1, .nice = 19}};

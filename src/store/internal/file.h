@@ -55,8 +55,7 @@ class File final : public CachedFile, public std::enable_shared_from_this<File> 
   Task<Result<std::unique_ptr<Loan>>> lend(Range range) override;
   using CachedFile::read;
   Task<Status> read(uint64_t offset, ByteSpan into, Way way) override;
-  Task<Result<std::vector<uint32_t>>> read_with_crcs(uint64_t offset, ByteSpan into,
-                                                     Way way) override;
+  Task<Result<std::vector<uint32_t>>> read_with_crcs(uint64_t offset, ByteSpan into) override;
   Task<Status> verify() override;
   using CachedFile::write;
   Task<Status> write(uint64_t offset, ConstByteSpan bytes, std::span<const uint32_t> crcs,

@@ -12,10 +12,6 @@ size_t direct_part(uint64_t offset, ConstByteSpan bytes) {
   bool aligned = offset % kBlock == 0 && reinterpret_cast<uintptr_t>(bytes.data()) % kBlock == 0;
   return aligned ? bytes.size() / kBlock * kBlock : 0;
 }
-
-uint32_t flags_of(CachedFile::Way way) {
-  return way == CachedFile::Way::kPageCache ? 0 : DiskOp::kUncached;
-}
 }  // namespace
 
 Task<FileId> File::direct_file() {
@@ -48,8 +44,7 @@ Task<Status> File::move_in(uint64_t offset, ConstByteSpan bytes, Way way) {
     }
   }
   if (direct == bytes.size()) co_return Status();
-  co_return co_await disk_io::write(tier_.disk(), data_, offset + direct, bytes.subspan(direct),
-                                    flags_of(way));
+  co_return co_await disk_io::write(tier_.disk(), data_, offset + direct, bytes.subspan(direct));
 }
 
 Task<Result<size_t>> File::move_out(uint64_t offset, ByteSpan into, Way way) {
@@ -67,8 +62,8 @@ Task<Result<size_t>> File::move_out(uint64_t offset, ByteSpan into, Way way) {
     }
   }
   if (direct == into.size()) co_return direct;
-  auto rest = co_await disk_io::read_some(tier_.disk(), data_, offset + direct,
-                                          into.subspan(direct), flags_of(way));
+  auto rest =
+      co_await disk_io::read_some(tier_.disk(), data_, offset + direct, into.subspan(direct));
   if (!rest) co_return rest;
   co_return direct + *rest;
 }

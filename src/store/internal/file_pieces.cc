@@ -265,13 +265,13 @@ std::optional<uint32_t> File::known_crc(Range part) const {
   return known && piece.length() == part.length ? std::optional(piece.crc) : std::nullopt;
 }
 
-Task<Result<std::vector<uint32_t>>> File::read_with_crcs(uint64_t offset, ByteSpan into, Way way) {
+Task<Result<std::vector<uint32_t>>> File::read_with_crcs(uint64_t offset, ByteSpan into) {
   std::vector<std::optional<uint32_t>> before;
   auto part_at = [&](uint64_t at) { return Range{at, std::min(kPieceBytes, into.size() - at)}; };
   for (uint64_t at = 0; at < into.size(); at += kPieceBytes) {
     before.push_back(known_crc({offset + at, part_at(at).length}));
   }
-  SHOAL_CO_RETURN_IF_ERROR(co_await read(offset, into, way));
+  SHOAL_CO_RETURN_IF_ERROR(co_await read(offset, into, Way::kPageCache));
   std::vector<uint32_t> crcs;
   for (uint64_t at = 0; at < into.size(); at += kPieceBytes) {
     Range part = part_at(at);
