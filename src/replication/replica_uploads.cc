@@ -108,7 +108,7 @@ Task<Status> Replicas::send_block(Replica& replica, uint64_t index, uint64_t siz
     SteadyTime began = executor.now();
     width_.begin(width, began);
     SHOAL_CO_RETURN_IF_ERROR(co_await replication_.parts().origin.put_block(
-        replica.as_object, id, begin, bytes, context.tightened(executor, kOriginLimit)));
+        replica.blocks_as, id, begin, bytes, context.tightened(executor, kOriginLimit)));
     width = std::max(width, static_cast<uint32_t>(uploads_.used()));
     width_.sent(length, executor.now() - began, width, executor.now());
     set_uploads();
@@ -242,10 +242,10 @@ Task<Result<wire::ReplicaUploadReply>> Replicas::upload(wire::ReplicaUploadReque
   }
   std::string as = request.as_object().empty() ? request.object() : request.as_object();
   SHOAL_CO_RETURN_IF_ERROR(validate_object_name(as));
-  if (replica->block_bytes != block_bytes || replica->as_object != as) {
+  if (replica->block_bytes != block_bytes || replica->blocks_as != as) {
     replica->blocks.clear();
     replica->block_bytes = block_bytes;
-    replica->as_object = std::move(as);
+    replica->blocks_as = std::move(as);
   }
   std::set<std::string> there(request.there().begin(), request.there().end());
   std::vector<std::string> ids(static_cast<size_t>(request.blocks_size()));

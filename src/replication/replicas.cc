@@ -60,7 +60,9 @@ Task<Status> Replicas::load() {
     Ref replica = make(staged.record.object, *write);
     replica->file = std::move(*file);
     auto name = staged.record.metadata.find(kReplicaName);
-    if (name != staged.record.metadata.end()) replica->as_object = name->second;
+    if (name != staged.record.metadata.end()) {
+      replica->as_object = replica->blocks_as = name->second;
+    }
     replica->unsynced = replica->synced = 1;
     replica->named = true;
     replicas_.emplace(key_of(replica->object, *write), std::move(replica));
@@ -82,7 +84,7 @@ Replicas::Ref Replicas::make(std::string object, WriteName write) const {
   uint64_t instance = replication_.parts().world.random.id128().low;
   auto replica = std::make_shared<Replica>(replication_.executor(), instance);
   replica->object = std::move(object);
-  replica->as_object = replica->object;
+  replica->as_object = replica->blocks_as = replica->object;
   replica->write = write;
   return replica;
 }
@@ -168,6 +170,14 @@ Task<Status> Replicas::sync(Replica& replica, uint64_t size) {
   co_return Status();
 }
 
+Status Replicas::rename(Replica& replica, std::string as_object) {
+  SHOAL_RETURN_IF_ERROR(validate_object_name(as_object));
+  if (replica.as_object != as_object) ++replica.unsynced;
+  if (replica.blocks_as != as_object) replica.blocks.clear();  // those were of another object
+  replica.as_object = replica.blocks_as = std::move(as_object);
+  return {};
+}
+
 Task<Result<wire::ReplicateReply>> Replicas::replicate(wire::ReplicateRequest request,
                                                        Context context) {
   SHOAL_CO_RETURN_IF_ERROR(validate_object_name(request.object()));
@@ -181,6 +191,14 @@ Task<Result<wire::ReplicateReply>> Replicas::replicate(wire::ReplicateRequest re
   }
   SHOAL_CO_ASSIGN_OR_RETURN(Ref replica, co_await open(request.object(), write));
   Use use(replica);
+  // Who copies a chunk may know less of the version than its writer: neither its name, if this node
+  // knows one, nor its end.
+  bool repairs = request.sync() && !request.chunks().empty();
+  replica->named = replica->named || !repairs;
+  if (!(repairs && replica->named)) {
+    SHOAL_CO_RETURN_IF_ERROR(
+        rename(*replica, request.as_object().empty() ? replica->object : request.as_object()));
+  }
   NodeId source{request.source().high(), request.source().low()};
   for (uint64_t chunk : request.chunks()) {
     SHOAL_CO_ASSIGN_OR_RETURN(Arrived arrived,
@@ -191,19 +209,6 @@ Task<Result<wire::ReplicateReply>> Replicas::replicate(wire::ReplicateRequest re
       enqueue(replica, chunk);
       replica->blocks[chunk].arrived = keep(std::move(arrived));
     }
-  }
-  // Who copies a chunk may know less of the version than its writer: neither its name, if this node
-  // knows one, nor its end.
-  bool repairs = request.sync() && !request.chunks().empty();
-  replica->named = replica->named || !repairs;
-  std::string as = repairs && replica->named     ? replica->as_object
-                   : request.as_object().empty() ? replica->object
-                                                 : request.as_object();
-  SHOAL_CO_RETURN_IF_ERROR(validate_object_name(as));
-  if (replica->as_object != as) {
-    replica->as_object = std::move(as);
-    replica->blocks.clear();  // those were of another object
-    ++replica->unsynced;
   }
   if (request.sync()) {
     uint64_t size = repairs ? replica->file->size() : 0;

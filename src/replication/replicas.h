@@ -91,7 +91,7 @@ class Replicas {
   struct Replica {
     Replica(Executor& executor, uint64_t instance_) : instance(instance_), changed(executor) {}
     std::string object;
-    std::string as_object;  // whose blocks `blocks` are
+    std::string as_object;  // the version's name in the origin
     bool named = false;     // so by its writer
     WriteName write;
     // Random, in memory only: another one tells the writer that unsynced chunks may be gone.
@@ -100,6 +100,7 @@ class Replicas {
     uint64_t unsynced = 1;  // changes since `synced`
     uint64_t synced = 0;
     std::map<uint64_t, Block> blocks;  // of `block_bytes`, by index
+    std::string blocks_as;  // the object that they are of: of who uploads, if not its own
     uint64_t block_bytes = 0;
     uint64_t revisions = 0;
     std::vector<uint32_t> sealed_crcs;  // of its record's chunks, once it was asked for
@@ -132,6 +133,8 @@ class Replicas {
     return begin >= size ? 0 : std::min(block_bytes, size - begin);
   }
   static Hash128 key_of(const std::string& object, const WriteName& write);
+  // By its writer.
+  static Status rename(Replica& replica, std::string as_object);
   Ref make(std::string object, WriteName write) const;
   Ref find(const std::string& object, const WriteName& write) const;
   Task<Result<Ref>> open(std::string object, WriteName write);
