@@ -197,19 +197,17 @@ Status run_replicated(ClusterBench& bench) {
 
     OriginShape slow_origin{.client_bytes_per_second =
                                 bench.settings.bytes_per_second() * kClientShare};
-    SHOAL_RETURN_IF_ERROR(bench.stub.shape(slow_origin));
     name = fmt::format("slow-{}", round);
     settle_disk();
     SHOAL_ASSIGN_OR_RETURN(Saved behind,
-                           save_and_wait(bench, *nodes, 0, name, size, kSeed + round));
+                           save_and_wait(bench, *nodes, 0, name, size, kSeed + round, slow_origin));
     SHOAL_RETURN_IF_ERROR(forget_in_origin(bench, name + ".0"));
     slow.add(bytes / behind.stall / 1e6, line / 1e6);
     if (has_baseline(bench)) {
       bench.progress("the same by a local disk and an upload beside it");
-      SHOAL_RETURN_IF_ERROR(bench.stub.shape(slow_origin));
       name = fmt::format("baseline-{}", round);
       SHOAL_ASSIGN_OR_RETURN(BaselineSaved baseline,
-                             baseline_save(bench, *lab, 0, name, size, kSeed + round));
+                             baseline_save(bench, *lab, 0, name, size, kSeed + round, slow_origin));
       against.add(behind.durable, baseline.saved.durable);
     }
     // What the bytes cost when nothing but TCP replicates them and nothing but PUT uploads them.

@@ -57,7 +57,9 @@ Status wait_durable(ClusterNodes& nodes, unsigned place, const std::string& name
 }
 
 Result<Saved> save_and_wait(ClusterBench& bench, ClusterNodes& nodes, unsigned place,
-                            const std::string& name, uint64_t size, uint64_t seed) {
+                            const std::string& name, uint64_t size, uint64_t seed,
+                            OriginShape origin) {
+  SHOAL_RETURN_IF_ERROR(bench.stub.shape(origin));
   Saved out;
   double begun = seconds_now();
   SHOAL_ASSIGN_OR_RETURN(out.stall, write_files(load_of(nodes[place] / name, size, seed, false)));
@@ -90,7 +92,9 @@ Result<double> save_together(ClusterNodes& nodes, const std::vector<unsigned>& p
 }
 
 Result<BaselineSaved> baseline_save(ClusterBench& bench, const Lab& lab, unsigned place,
-                                    const std::string& name, uint64_t size, uint64_t seed) {
+                                    const std::string& name, uint64_t size, uint64_t seed,
+                                    OriginShape origin) {
+  SHOAL_RETURN_IF_ERROR(bench.stub.shape(origin));
   BaselineSaved out;
   std::string path = bench.work / name;
   double begun = seconds_now();

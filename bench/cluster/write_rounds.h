@@ -17,11 +17,12 @@ struct Saved {
   double durable = 0;  // seconds from open until the origin has committed it
 };
 
-// Writes file `name` of `size` bytes on node `place` and waits until it is durable; the origin's
-// bytes are then compared. That ends whatever the stub was told to be (OriginShape), for the
-// comparing client has a limit like any other. The name in the origin is NAME.0.
+// Writes file `name` of `size` bytes on node `place` and waits until it is durable, while the
+// origin is as `origin` says. Its bytes are then compared, by a client without a limit. The name in
+// the origin is NAME.0.
 Result<Saved> save_and_wait(ClusterBench& bench, ClusterNodes& nodes, unsigned place,
-                            const std::string& name, uint64_t size, uint64_t seed);
+                            const std::string& name, uint64_t size, uint64_t seed,
+                            OriginShape origin = {});
 // `shoal sync --level durable` there, for a file that is closed.
 Status wait_durable(ClusterNodes& nodes, unsigned place, const std::string& name);
 // Until nothing waits for the origin on any node. kDeadlineExceeded says what still does.
@@ -30,14 +31,15 @@ Status wait_drained(ClusterNodes& nodes, double seconds);
 Result<double> save_together(ClusterNodes& nodes, const std::vector<unsigned>& places,
                              const std::string& name, uint64_t size, uint64_t seed);
 
-// The baseline: a directory on the same disk, fsync, then AsyncCopier in the node's network. It
-// ends the stub's OriginShape too, for the same reason.
+// The same by the baseline: a directory on the same disk, fsync, then AsyncCopier in the node's
+// network.
 struct BaselineSaved {
   Saved saved;
   double upload_cpu = 0;  // seconds
 };
 Result<BaselineSaved> baseline_save(ClusterBench& bench, const Lab& lab, unsigned place,
-                                    const std::string& name, uint64_t size, uint64_t seed);
+                                    const std::string& name, uint64_t size, uint64_t seed,
+                                    OriginShape origin = {});
 
 // Every byte of the object in the origin.
 Status verify_in_origin(ClusterBench& bench, const std::string& object, uint64_t size,

@@ -10,7 +10,7 @@ namespace shoal {
 
 namespace {
 constexpr const char* kRecordMark = "1";
-constexpr size_t kLookedAtMax = 4000;
+constexpr size_t kLookedAtMax = 4000;  // for one answer: other work has its turn between two
 }  // namespace
 
 Ledger::Ledger(World& world, Store& store, const Log& log)

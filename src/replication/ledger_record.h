@@ -109,10 +109,10 @@ struct End {
   Commits commits;
 };
 
-// What a commit leaves in the object's metadata as its write id: the write's name; of a version
-// that was only synced when it was uploaded in its writer's place, which record of it that was as
-// well:
-// "<write>.synced-<sequence>". It is never to be taken for what its writer made of it later.
+// What a commit leaves in the object's metadata as its write id: the write's name. Of a version
+// that was only synced when it was uploaded in its writer's place it says which record of it that
+// was as well, "<write>.synced-<sequence>": it is never to be taken for what its writer made of it
+// later. No I/O; any thread.
 struct CommitName {
   WriteName write;
   std::optional<uint64_t> synced;  // sequence of the record; none: the version was sealed

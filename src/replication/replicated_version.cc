@@ -133,12 +133,11 @@ void ReplicatedVersion::start_send(uint64_t index) {
   ++sending_;
 }
 
-bool ReplicatedVersion::met(const NodeId& node, uint64_t instance) {
+void ReplicatedVersion::met(const NodeId& node, uint64_t instance) {
   auto [known, is_new] = instances_.try_emplace(node, instance);
-  if (is_new || known->second == instance) return true;
+  if (is_new || known->second == instance) return;
   known->second = instance;
   for (Chunk& chunk : chunks_) std::erase(chunk.holders, node);
-  return false;
 }
 
 Task<Result<uint64_t>> ReplicatedVersion::ask_to_replicate(NodeId node,

@@ -70,9 +70,9 @@ class ReplicatedVersion : public std::enable_shared_from_this<ReplicatedVersion>
   Task<Result<uint64_t>> send_to(NodeId node, NodeId source, uint64_t chunk, bool upload);
   Task<Result<uint64_t>> ask_to_replicate(NodeId node, wire::ReplicateRequest request,
                                           Context context);
-  // The node has this instance of a replica now. False: it had another one before, and nothing that
-  // was sent to that one counts any more.
-  bool met(const NodeId& node, uint64_t instance);
+  // The node has this instance of a replica now. If it had another one before, nothing that was
+  // sent to that one counts any more.
+  void met(const NodeId& node, uint64_t instance);
   Task<Status> wait_sent(SteadyTime begun, Context context);
   Task<Status> sync_holder(NodeId node, Context context);
   void lost(const NodeId& node);
