@@ -485,6 +485,8 @@ Task<void> Takeover::end_committed(LedgerRecord record, std::string etag, bool m
   }
   End end{etag.empty() ? EndReason::kReplaced : EndReason::kCommitted, etag, {}};
   if (mine) end.commits.in_place = {std::move(etag), record.write.generation, record.sequence};
+  // Its writer may have made later records of the same bytes: their replicas end now.
+  if (record.sealed) record.sequence = kAllSequences;
   replication_.remove_record(std::move(record), std::move(end));
 }
 
