@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
-#include "base/checksum.h"
 #include "base/object_name.h"
+#include "base/piece_crcs.h"
 #include "client/peer_reader.h"
 #include "membership/membership.h"
 #include "node/chunk_filler.h"
@@ -47,11 +47,8 @@ Status check_read(const wire::ReadRequest& request, uint64_t chunk_bytes) {
 }
 
 Task<Status> send_small(Buffer& bytes, Range range, RpcResponder& responder) {
-  std::vector<uint32_t> crcs;
   ConstByteSpan part = bytes.part(range.offset, range.length);
-  for (uint64_t at = 0; at < part.size(); at += kPieceBytes) {
-    crcs.push_back(crc32c(part.subspan(at, std::min(kPieceBytes, part.size() - at))));
-  }
+  std::vector<uint32_t> crcs = piece_crcs(part);
   co_return co_await responder.send(0, part, crcs);
 }
 

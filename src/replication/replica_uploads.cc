@@ -5,6 +5,7 @@
 
 #include "base/checksum.h"
 #include "base/object_name.h"
+#include "base/piece_crcs.h"
 #include "replication/replicas.h"
 #include "replication/replication.h"
 
@@ -47,24 +48,13 @@ std::unique_ptr<Replicas::Arrived> Replicas::keep(Arrived arrived) {
   return std::make_unique<Arrived>(std::move(arrived));
 }
 
-// Promise 2: checked against the checksums with which it came, before it leaves.
-bool Replicas::are_whole(const Arrived& arrived) {
-  ConstByteSpan bytes = arrived.bytes.span();
-  for (size_t piece = 0; piece < arrived.crcs.size(); ++piece) {
-    uint64_t begin = piece * kPieceBytes;
-    if (begin >= bytes.size()) return false;
-    ConstByteSpan part = bytes.subspan(begin, std::min(kPieceBytes, bytes.size() - begin));
-    if (crc32c(part) != arrived.crcs[piece]) return false;
-  }
-  return true;
-}
-
 // A block as it arrived, else from the disk, or from other nodes where it is not here.
 Task<Result<Replicas::Arrived>> Replicas::load_block(Replica& replica, uint64_t index,
                                                      uint64_t length, Context context) {
   auto arrived = std::move(replica.blocks[index].arrived);
   if (arrived != nullptr && arrived->bytes.size() == length) {
-    if (are_whole(*arrived)) co_return std::move(*arrived);
+    // Promise 2: checked against the checksums with which it came, before it leaves.
+    if (piece_crcs(arrived->bytes.span()) == arrived->crcs) co_return std::move(*arrived);
     replication_.parts().log.error("{}: block {} changed in memory; it is read from the disk",
                                    replica.object, index);
   }

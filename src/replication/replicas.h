@@ -141,7 +141,6 @@ class Replicas {
   Task<Result<Arrived>> bring(Replica& replica, NodeId source, uint64_t chunk, uint64_t size,
                               Context context);
   std::unique_ptr<Arrived> keep(Arrived arrived);
-  static bool are_whole(const Arrived& arrived);
   Task<Status> sync(Replica& replica, uint64_t size);
   static Task<Result<uint32_t>> crc_of(Replica& replica, Range range);
   Task<Result<Arrived>> load_block(Replica& replica, uint64_t index, uint64_t length,

@@ -5,8 +5,8 @@
 #include <algorithm>
 
 #include "async/gate.h"
-#include "base/checksum.h"
 #include "base/object_name.h"
+#include "base/piece_crcs.h"
 #include "replication/takeover.h"
 #include "wire/parse_message.h"
 
@@ -24,14 +24,6 @@ template <typename Message>
 Result<std::string> serialized(Result<Message> message) {
   if (!message) return fail(std::move(message).error());
   return message->SerializeAsString();
-}
-
-std::vector<uint32_t> crcs_of(ConstByteSpan bytes) {
-  std::vector<uint32_t> crcs;
-  for (uint64_t at = 0; at < bytes.size(); at += kPieceBytes) {
-    crcs.push_back(crc32c(bytes.subspan(at, std::min(kPieceBytes, bytes.size() - at))));
-  }
-  return crcs;
 }
 
 // The write id that a commit left in the object's metadata.
@@ -364,7 +356,7 @@ Task<Result<Replication::Held>> Replication::read_held(std::string object, Write
   if (local && local->small) {
     if (end > local->small->size()) co_return fail(Code::kNotFound, object + " is shorter");
     std::memcpy(into.data(), local->small->data() + offset, into.size());
-    co_return Held{HeldBy::kWriter, crcs_of(into)};
+    co_return Held{HeldBy::kWriter, piece_crcs(into)};
   }
   if (local) {
     if (end > local->file->size() || !local->file->missing({offset, into.size()}).empty()) {
@@ -381,7 +373,7 @@ Task<Result<Replication::Held>> Replication::read_held(std::string object, Write
     auto whole = co_await ledger_.with_content(record);
     if (!whole) continue;
     std::memcpy(into.data(), whole->content->data() + offset, into.size());
-    co_return Held{HeldBy::kRecord, crcs_of(into)};
+    co_return Held{HeldBy::kRecord, piece_crcs(into)};
   }
   co_return fail(std::move(replica).error());
 }
@@ -391,7 +383,7 @@ Task<Status> Replication::read_here(const std::string& home, WriteName write, ui
                                     ByteSpan into, std::optional<uint32_t> chunk_crc) {
   SHOAL_CO_ASSIGN_OR_RETURN(auto crcs,
                             co_await replicas_.read(home, write, offset, into, chunk_crc));
-  if (crcs != crcs_of(into)) co_return fail(Code::kCorrupt, home + ": a replica is damaged");
+  if (crcs != piece_crcs(into)) co_return fail(Code::kCorrupt, home + ": a replica is damaged");
   co_return Status();
 }
 

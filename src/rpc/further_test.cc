@@ -119,7 +119,7 @@ Task<void> one_that_falls_silent(MemoryBed& bed) {
                                           read_request(kMiB, 5), &sink, 0, pair.soon());
     EXPECT_OK(reply);
     EXPECT_TRUE(as_text(into.span()) == make_payload(kMiB, 5));
-    EXPECT_TRUE(crcs == crcs_of(into.span()));
+    EXPECT_TRUE(crcs == piece_crcs(into.span()));
     reads.longest = std::max(reads.longest, bed.executor().now() - began);
   }
   EXPECT_GT(reads.longest, Duration(0)) << "one of them was on its way there";

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "async/net_io.h"
+#include "base/checksum.h"
 #include "rpc/internal/frame_reader.h"
 #include "rpc/internal/handshake_io.h"
 #include "rpc/scenarios_test_support.h"
@@ -190,7 +191,7 @@ Task<void> peer_dies_in_the_middle_of_payload(MemoryBed& bed) {
   EXPECT_OK(request);
   std::string payload = make_payload(kMiB, 1);
   std::string body;
-  append_data_body(body, 0, crcs_of(as_bytes(payload)));
+  append_data_body(body, 0, piece_crcs(as_bytes(payload)));
   FrameHeader header;
   header.type = FrameType::kData;
   header.request_id = request->header.request_id;
@@ -212,7 +213,7 @@ Task<void> rejects_wrong_answers(MemoryBed& bed) {
   auto data = [](uint64_t id, uint64_t offset, uint64_t length) {
     std::string payload = make_payload(length, 1);
     std::string body;
-    append_data_body(body, offset, crcs_of(as_bytes(payload)));
+    append_data_body(body, offset, piece_crcs(as_bytes(payload)));
     FrameHeader header;
     header.type = FrameType::kData;
     header.request_id = id;

@@ -46,7 +46,7 @@ double wall() {
 // Answers look-ups as a node would, and reads from memory or a file.
 class BenchHandler final : public RpcHandler {
  public:
-  BenchHandler() : bytes_(make_payload(kReadBytes, 1)), crcs_(crcs_of(as_bytes(bytes_))) {}
+  BenchHandler() : bytes_(make_payload(kReadBytes, 1)), crcs_(piece_crcs(as_bytes(bytes_))) {}
   Task<Result<std::string>> handle(RpcRequest request, RpcResponder& responder,
                                    Context /*context*/) override {
     if (request.method == Method::kHead) co_return head(request.body);

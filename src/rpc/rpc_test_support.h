@@ -11,7 +11,7 @@
 
 #include "async/gate.h"
 #include "async/sync.h"
-#include "base/checksum.h"
+#include "base/piece_crcs.h"
 #include "rpc/memory_network_test_support.h"
 #include "rpc/rpc.h"
 #include "rpc/tls.h"
@@ -107,13 +107,6 @@ inline std::string make_payload(uint64_t length, uint64_t seed) {
   }
   return bytes;
 }
-inline std::vector<uint32_t> crcs_of(ConstByteSpan bytes) {
-  std::vector<uint32_t> crcs;
-  for (size_t at = 0; at < bytes.size(); at += kPieceBytes) {
-    crcs.push_back(crc32c(bytes.subspan(at, std::min<size_t>(kPieceBytes, bytes.size() - at))));
-  }
-  return crcs;
-}
 
 // kHead: answers the body. kRead: `length` bytes of payload, seed `size`, from the file `file` if
 // that is set. kPing: waits until let go or told to end. kList: an answer that is too long. Others:
@@ -167,7 +160,7 @@ class TestHandler final : public RpcHandler {
     wire::ReadRequest read;
     if (!read.ParseFromString(request.body)) co_return fail(Code::kInvalidArgument, "bad body");
     std::string bytes = make_payload(read.length(), read.size());
-    std::vector<uint32_t> crcs = crcs_of(as_bytes(bytes));
+    std::vector<uint32_t> crcs = piece_crcs(as_bytes(bytes));
     if (wrong_crc) crcs.back() ^= 1;
     if (file != FileId::kNone) {
       SHOAL_CO_RETURN_IF_ERROR(
@@ -242,7 +235,7 @@ inline Task<Status> read_and_check(RpcPool& pool, std::string address, uint64_t 
   if (!reply) co_return fail(std::move(reply).error());
   std::string right = make_payload(length, seed);
   if (as_text(into.part(0, length)) != right) co_return fail(Code::kCorrupt, "wrong bytes");
-  if (crcs != crcs_of(as_bytes(right))) co_return fail(Code::kCorrupt, "wrong checksums");
+  if (crcs != piece_crcs(as_bytes(right))) co_return fail(Code::kCorrupt, "wrong checksums");
   if (backwards || told != length || sink.arrived != length) {
     co_return fail(Code::kInternal, "wrong progress");
   }
