@@ -134,7 +134,7 @@ class MemoryFileSystem final : public FileSystem {
     co_return done;
   }
   Task<Result<size_t>> write(HandleId handle, uint64_t offset, ConstByteSpan bytes,
-                             Context) override {
+                             std::function<void()>, Context) override {
     Node& node = node_of(handle);
     if (handles_.at(handle).flags & O_APPEND) offset = node.size;
     ssize_t wrote =

@@ -240,15 +240,23 @@ Task<void> Dispatcher::write(Message& message) {
       co_return;
     }
   }
-  auto wrote = co_await file_system_.write(file->handle, request.offset, request.payload, context);
-  if (!wrote) {
+  bool answered = false;
+  auto answer = [&](size_t wrote) {
+    SHOAL_ASSERT(wrote <= request.payload.size());
+    answered = true;
+    metrics_.written_bytes.add(wrote);
+    WriteOut out{static_cast<uint32_t>(wrote), 0};
+    reply(message, bytes_of(out));
+  };
+  auto wrote = co_await file_system_.write(
+      file->handle, request.offset, request.payload, [&] { answer(request.payload.size()); },
+      context);
+  if (answered) co_return;
+  if (wrote) {
+    answer(*wrote);
+  } else {
     reply_error(message, wrote.error());
-    co_return;
   }
-  SHOAL_ASSERT(*wrote <= request.payload.size());
-  metrics_.written_bytes.add(*wrote);
-  WriteOut out{static_cast<uint32_t>(*wrote), 0};
-  reply(message, bytes_of(out));
 }
 
 Task<void> Dispatcher::flush(Message& message) {

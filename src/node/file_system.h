@@ -139,9 +139,11 @@ class FileSystem {
     (void)lent;
     return read(handle, offset, into, context);
   }
-  // With O_APPEND in the open flags the offset is ignored.
+  // With O_APPEND in the open flags the offset is ignored. `accepted`, if not empty, may be called
+  // once before the end, when the write can be answered: all of it counts as written. What fails
+  // after that, the next change, sync() or flush() of the file tells.
   virtual Task<Result<size_t>> write(HandleId handle, uint64_t offset, ConstByteSpan bytes,
-                                     Context context) = 0;
+                                     std::function<void()> accepted, Context context) = 0;
   // close(2): returns when the acknowledgement level is reached.
   virtual Task<Status> flush(HandleId handle, Context context) = 0;
   virtual Task<Status> sync(HandleId handle, bool data_only, Context context) = 0;

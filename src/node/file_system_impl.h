@@ -46,7 +46,7 @@ class FileSystemImpl final : public FileSystem {
   Task<Result<size_t>> read(HandleId handle, uint64_t offset, ByteSpan into,
                             Context context) override;
   Task<Result<size_t>> write(HandleId handle, uint64_t offset, ConstByteSpan bytes,
-                             Context context) override;
+                             std::function<void()> accepted, Context context) override;
   Task<Status> flush(HandleId handle, Context context) override;
   Task<Status> sync(HandleId handle, bool data_only, Context context) override;
   Task<void> release(HandleId handle) override;
@@ -190,7 +190,9 @@ class FileSystemImpl final : public FileSystem {
   StagedRecord new_record(const Inode& inode);
   void attach_staged(Inode& inode, WriteBack::Version version);
   Task<Status> spill(Inode& inode);
-  Task<Status> write_locked(Inode& inode, uint64_t offset, ConstByteSpan bytes, Context context);
+  // The inode is not touched any more when it has been accepted.
+  Task<Status> write_locked(Inode& inode, uint64_t offset, ConstByteSpan bytes,
+                            std::function<void()> accepted, Context context);
   Task<Status> resize_locked(Inode& inode, uint64_t size, Context context);
   Task<Status> zero_locked(Inode& inode, Range range, Context context);
   Task<Status> bring_edges(Inode& inode, Range range, uint64_t new_size, Context context);

@@ -62,7 +62,7 @@ Task<Status> FileSystemImpl::write_new(HandleId handle, const std::string& conte
                                        Context context) {
   for (size_t at = 0; at < content.size(); at += kWriteBytes) {
     ConstByteSpan part = as_bytes(content).subspan(at, std::min(kWriteBytes, content.size() - at));
-    auto written = co_await write(handle, at, part, context);
+    auto written = co_await write(handle, at, part, {}, context);
     if (!written) co_return fail(std::move(written).error());
   }
   Inode& inode = *handles_.at(static_cast<uint64_t>(handle))->inode;

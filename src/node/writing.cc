@@ -234,7 +234,7 @@ Task<Status> FileSystemImpl::bring_edges(Inode& inode, Range range, uint64_t new
 }
 
 Task<Status> FileSystemImpl::write_locked(Inode& inode, uint64_t offset, ConstByteSpan bytes,
-                                          Context context) {
+                                          std::function<void()> accepted, Context context) {
   if (offset > kFileBytesMax || bytes.size() > kFileBytesMax - offset) {
     co_return fail(Code::kTooLarge, "beyond what one object can hold");
   }
@@ -252,16 +252,30 @@ Task<Status> FileSystemImpl::write_locked(Inode& inode, uint64_t offset, ConstBy
     FileRef file = inode.content.file;
     SHOAL_CO_RETURN_IF_ERROR(
         co_await bring_edges(inode, {offset, bytes.size()}, std::max(file->size(), end), context));
-    SHOAL_CO_RETURN_IF_ERROR(co_await file->write(offset, bytes));
-    inode.size = file->size();
-    note_change(inode, {offset, bytes.size()}, inode.size);
+    bool early = false;
+    auto note = [&] {
+      inode.size = file->size();
+      note_change(inode, {offset, bytes.size()}, inode.size);
+      touch(inode);
+    };
+    auto accept = [&] {
+      early = true;
+      note();
+      accepted();
+    };
+    std::function<void()> if_wanted;
+    if (accepted) if_wanted = accept;
+    Status written =
+        co_await file->write(offset, bytes, {}, CachedFile::Way::kPageCache, std::move(if_wanted));
+    if (written && !early) note();
+    co_return written;
   }
   touch(inode);
   co_return Status();
 }
 
 Task<Result<size_t>> FileSystemImpl::write(HandleId id, uint64_t offset, ConstByteSpan bytes,
-                                           Context context) {
+                                           std::function<void()> accepted, Context context) {
   SHOAL_CO_ASSIGN_OR_RETURN(std::shared_ptr<Handle> handle, handle_of(id));
   if (!handle->writer) co_return fail(Code::kInvalidArgument, "not open for writing");
   Inode& inode = *handle->inode;
@@ -273,9 +287,19 @@ Task<Result<size_t>> FileSystemImpl::write(HandleId id, uint64_t offset, ConstBy
     offset = inode.content.small ? inode.content.small->size() : inode.content.file->size();
   }
   if (bytes.empty()) co_return size_t{0};
+  bool early = false;
+  std::function<void()> accept;
+  if (accepted) {
+    accept = [&] {
+      early = true;
+      permit->release();  // its author goes on: to the next write, to close
+      change = {};
+      accepted();
+    };
+  }
   while (true) {
-    Status written = co_await write_locked(inode, offset, bytes, context);
-    if (written) co_return bytes.size();
+    Status written = co_await write_locked(inode, offset, bytes, accept, context);
+    if (written || early) co_return bytes.size();
     bool again =
         written.error().code() == Code::kNoSpace && co_await write_back_.await_room(context);
     if (!again) co_return fail(std::move(written).error());
@@ -471,18 +495,21 @@ Task<Status> FileSystemImpl::save_record(Inode& inode) {
                                 co_await core_.store.read_staged_small(version->record.write_id));
       version->bytes = std::make_shared<std::string>(as_text(bytes.span()));
     }
-    version->record.size = version->bytes->size();
-    std::shared_ptr<std::string> bytes = version->bytes;
-    while (true) {
-      Status staged = co_await core_.store.stage_small(version->record.unpack(), as_bytes(*bytes));
-      if (staged) break;
-      bool again = staged.error().code() == Code::kNoSpace &&
-                   co_await write_back_.await_room(core_.background());
-      if (!again) co_return staged;
+  }
+  std::shared_ptr<std::string> bytes = version->bytes;
+  version->record.size = version->small ? bytes->size() : version->file->size();
+  while (true) {
+    StagedRecord record = version->record.unpack();
+    Status saved;
+    if (version->small) {
+      saved = co_await core_.store.stage_small(std::move(record), as_bytes(*bytes));
+    } else {
+      saved = co_await version->file->sync(std::move(record));
     }
-  } else {
-    version->record.size = version->file->size();
-    SHOAL_CO_RETURN_IF_ERROR(co_await version->file->sync(version->record.unpack()));
+    if (saved) break;
+    bool again = saved.error().code() == Code::kNoSpace &&
+                 co_await write_back_.await_room(core_.background());
+    if (!again) co_return saved;
   }
   version->durable = true;
   version->modified = false;

@@ -151,7 +151,7 @@ Task<Result<Replicas::Arrived>> Replicas::bring(Replica& replica, NodeId source,
   if (crcs.size() != (length + kPieceBytes - 1) / kPieceBytes) crcs.clear();  // an odd peer
   ++replica.unsynced;  // a sync that comes meanwhile waits for the write, and is not the last
   SHOAL_CO_RETURN_IF_ERROR(co_await replica.file->write(chunk * chunk_bytes, buffer.span(), crcs,
-                                                        CachedFile::Way::kDirect));
+                                                        CachedFile::Way::kDirect, {}));
   ++replica.unsynced;
   replication_.metrics().replicated_bytes.add(length);
   co_return Arrived{std::move(buffer), std::move(crcs), {}};

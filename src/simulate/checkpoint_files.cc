@@ -173,7 +173,8 @@ Task<Status> CheckpointProgram::write_bytes(std::string path, uint32_t flags, ui
   Status status;
   for (uint64_t at = offset; at < span.size() && status; at += step) {
     uint64_t length = std::min<uint64_t>(step, span.size() - at);
-    auto wrote = co_await fs.write(file.handle, at, span.subspan(at, length), context);
+    auto wrote =
+        co_await daemon_.kernel().write(file.handle, at, span.subspan(at, length), context);
     if (!wrote) status = fail(std::move(wrote).error());
     if (status && random_.chance(0.1)) {
       status = co_await fs.sync(file.handle, false, context);

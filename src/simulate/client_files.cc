@@ -145,7 +145,7 @@ Task<void> Client::write_some(OpenFile& open, File& file, bool append) {
   model_.begin_change(file, patch);
   ground_.findings.count("bytes_written", length);
   trace("write #{} at {} + {}, was {}", file.number, offset, length, size);
-  auto written = co_await kernel_.fs.write(open.handle, offset, bytes.span(), context());
+  auto written = co_await kernel_.write(open.handle, offset, bytes.span(), context());
   if (!written) {
     model_.change_failed(file, patch);
     if (!file.unlinked || written.error().code() != Code::kStale) {
@@ -457,7 +457,7 @@ Task<void> Client::write_contested() {
   }
   Status status;
   if (!bytes.empty()) {
-    auto written = co_await kernel_.fs.write(open->handle, 0, as_bytes(bytes), context());
+    auto written = co_await kernel_.write(open->handle, 0, as_bytes(bytes), context());
     if (!written) status = fail(std::move(written).error());
   }
   if (status) status = co_await kernel_.fs.flush(open->handle, context());

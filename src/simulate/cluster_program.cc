@@ -230,7 +230,7 @@ Task<void> Program::write() {
       uint64_t step = 64 * kKiB + random_.below(kMiB);
       ConstByteSpan bytes = as_bytes(version.bytes);
       for (uint64_t at = 0; at < bytes.size() && status; at += step) {
-        auto wrote = co_await daemon_.kernel().fs.write(
+        auto wrote = co_await daemon_.kernel().write(
             file->handle, at, bytes.subspan(at, std::min(step, bytes.size() - at)), context);
         if (!wrote) status = fail(std::move(wrote).error());
       }

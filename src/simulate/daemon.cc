@@ -22,7 +22,7 @@ Task<Status> Daemon::open_all() {
   node.name = options_.name;
   SHOAL_CO_ASSIGN_OR_RETURN(node_, co_await Node::start(world_, *origin_, *store_, registry_, log_,
                                                         std::move(node), cluster_.get()));
-  kernel_ = std::make_unique<Kernel>(node_->file_system());
+  kernel_ = std::make_unique<Kernel>(node_->file_system(), world_.executor);
   co_return Status();
 }
 
@@ -50,6 +50,7 @@ Task<Status> Daemon::close_all() {
     if (first && !status) first = std::move(status);
   };
   if (node_ != nullptr) keep(co_await node_->stop());
+  if (kernel_ != nullptr) co_await kernel_->close();
   if (cluster_ != nullptr) {
     co_await cluster_->stop_serving();
     co_await cluster_->stop();

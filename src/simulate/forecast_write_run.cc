@@ -162,7 +162,8 @@ Task<Status> WriteRun::write_file(Writer* writer) {
   Status status;
   for (uint64_t i = 0; status && i < options_.file_chunks; ++i) {
     make_chunk(*writer, i, buffer.span());
-    auto wrote = co_await fs.write(file.handle, i * kWriteChunk, buffer.span(), context);
+    auto wrote =
+        co_await daemon->kernel().write(file.handle, i * kWriteChunk, buffer.span(), context);
     if (!wrote) status = fail(std::move(wrote).error());
   }
   if (status) status = co_await fs.flush(file.handle, context);

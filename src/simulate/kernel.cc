@@ -152,6 +152,43 @@ Task<Result<size_t>> Kernel::read(HandleId handle, uint64_t offset, ByteSpan int
   co_return count;
 }
 
+struct Kernel::WriteRequest {
+  WriteRequest(Executor& executor, HandleId handle, uint64_t offset, ConstByteSpan bytes,
+               Context context)
+      : handle(handle),
+        offset(offset),
+        bytes(Buffer::copy_of(bytes)),
+        context(context),
+        answered(executor) {}
+  void reply(Result<size_t> with) {
+    answer = std::move(with);
+    answered.notify_all();
+  }
+
+  const HandleId handle;
+  const uint64_t offset;
+  const Buffer bytes;
+  const Context context;
+  std::optional<Result<size_t>> answer;
+  Signal answered;
+};
+
+Task<void> Kernel::serve(FileSystem* fs, std::shared_ptr<WriteRequest> request) {
+  ConstByteSpan bytes = request->bytes.span();
+  auto wrote = co_await fs->write(
+      request->handle, request->offset, bytes, [&] { request->reply(bytes.size()); },
+      request->context);
+  if (!request->answer) request->reply(std::move(wrote));
+}
+
+Task<Result<size_t>> Kernel::write(HandleId handle, uint64_t offset, ConstByteSpan bytes,
+                                   Context context) {
+  auto request = std::make_shared<WriteRequest>(executor_, handle, offset, bytes, context);
+  if (!writes_.spawn(serve(&fs, request))) co_return fail(Code::kCancelled, "unmounted");
+  while (!request->answer) (void)co_await request->answered.wait({});
+  co_return std::move(*request->answer);
+}
+
 Task<Result<std::string>> Kernel::read_all(HandleId handle, uint64_t step, Context context) {
   std::string bytes;
   Buffer buffer(step);

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "async/gate.h"
 #include "node/file_system.h"
 
 namespace shoal::simulate {
@@ -45,7 +46,10 @@ struct OpenFile {
 
 class Kernel {
  public:
-  explicit Kernel(FileSystem& file_system) : fs(file_system) {}
+  Kernel(FileSystem& file_system, Executor& executor)
+      : fs(file_system), executor_(executor), writes_(executor) {}
+  // Waits for the writes that were answered early. Before the store is closed.
+  Task<void> close() { return writes_.close(); }
 
   Task<Result<Walk>> walk(std::string path, Context context);
   // O_CREAT creates when the name is absent. Looks the name up again after kStale.
@@ -59,6 +63,9 @@ class Kernel {
   Task<Result<std::vector<std::string>>> list(std::string path, bool plus, Context context);
   // read(2): takes what the file system lends, as the mount does.
   Task<Result<size_t>> read(HandleId handle, uint64_t offset, ByteSpan into, Context context);
+  // write(2): returns when the file system answers, as the mount does; the bytes may go then.
+  Task<Result<size_t>> write(HandleId handle, uint64_t offset, ConstByteSpan bytes,
+                             Context context);
   // The whole file, in pieces of `step` bytes.
   Task<Result<std::string>> read_all(HandleId handle, uint64_t step, Context context);
   // open, read_all, release. kNotFound if there is no such file.
@@ -67,7 +74,12 @@ class Kernel {
   FileSystem& fs;
 
  private:
+  struct WriteRequest;
   Task<Result<OpenFile>> open_once(std::string path, uint32_t flags, Context context);
+  static Task<void> serve(FileSystem* fs, std::shared_ptr<WriteRequest> request);
+
+  Executor& executor_;
+  Gate writes_;
 };
 
 }  // namespace shoal::simulate

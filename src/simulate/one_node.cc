@@ -313,7 +313,7 @@ Task<void> OneNode::start_all(OneNode* self, Incarnation* at) {
     co_return;
   }
   at->node = std::move(*node);
-  at->kernel = std::make_unique<Kernel>(at->node->file_system());
+  at->kernel = std::make_unique<Kernel>(at->node->file_system(), at->world.executor);
   at->session = std::make_unique<Session>(
       Session{ground, *at->kernel, *at->node, at->world.executor,
               at->registry.counter("shoal_stale_attributes_total", ""), at->gate, at->log});
@@ -393,6 +393,7 @@ void OneNode::crash(const Plan::Crash& crash) {
 Task<void> OneNode::stop_all(OneNode* self, Incarnation* at) {
   Status status = co_await at->node->stop();
   if (!status) self->failed("stopping the node: " + status.error().to_string());
+  co_await at->kernel->close();
   at->node.reset();
   status = co_await at->store->close();
   if (!status && !may_fail_so(self->ground_, status.error())) {

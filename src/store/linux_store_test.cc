@@ -235,7 +235,7 @@ Task<Status> write_both_ways(FileRef& file, ConstByteSpan bytes) {
   // The direct one begins among pages that the other one left dirty.
   SHOAL_CO_RETURN_IF_ERROR(co_await file->write(0, bytes.first(3 * kPieceBytes + 77)));
   co_return co_await file->write(kPieceBytes, bytes.subspan(kPieceBytes), {},
-                                 CachedFile::Way::kDirect);
+                                 CachedFile::Way::kDirect, {});
 }
 Task<Status> read_both_ways(FileRef& file, ByteSpan direct, ByteSpan cached) {
   SHOAL_CO_RETURN_IF_ERROR(co_await file->read(0, direct, CachedFile::Way::kDirect));
@@ -247,6 +247,29 @@ Task<Status> write_in_part(FileRef& file, ConstByteSpan bytes) {
   SHOAL_CO_RETURN_IF_ERROR(co_await file->write(0, bytes));
   SHOAL_CO_RETURN_IF_ERROR(co_await file->write(3 * kPieceBytes + 5, as_bytes("new")));
   co_return co_await file->sync(file->record());
+}
+
+// Two appends, the second into the middle of a piece: what other threads may take for its bytes.
+struct Seen {
+  uint64_t size = 0;
+  bool covers_before = false;
+  bool covers_after = false;
+  bool epoch_changed = false;
+};
+Task<Status> append_in_view(FileRef& file, ConstByteSpan bytes, uint64_t first, Seen& seen) {
+  std::shared_ptr<ReadView> view = file->view();
+  SHOAL_CO_RETURN_IF_ERROR(co_await file->write(0, bytes.first(first)));
+  seen.covers_before = view->covers(0, first);
+  uint64_t epoch = view->epoch();
+  auto accepted = [&] {
+    seen.size = view->size();
+    seen.covers_after = view->covers(0, first) || view->covers(first, 1);
+    seen.epoch_changed = view->epoch() != epoch;
+  };
+  SHOAL_CO_RETURN_IF_ERROR(
+      co_await file->write(first, bytes.subspan(first), {}, CachedFile::Way::kPageCache, accepted));
+  bool all = view->covers(0, bytes.size());
+  co_return all ? Status() : fail(Code::kInternal, "the view does not have what was written");
 }
 
 // The share of a file that lies in the page cache.
@@ -269,6 +292,21 @@ std::string data_path_below(const std::string& directory) {
     if (entry.path().extension() == ".data") return entry.path();
   }
   return "";
+}
+
+TEST_F(LinuxStore, a_view_hides_what_was_accepted_and_is_not_there_yet) {
+  ASSERT_TRUE(open());
+  ASSERT_TRUE(run(create(*store_, file_, 1)));
+  std::string bytes = bytes_of(3 * kPieceBytes);
+  Seen seen;
+  Status status = run(append_in_view(file_, as_bytes(bytes), kPieceBytes / 2, seen));
+  ASSERT_TRUE(status) << status.error().to_string();
+  EXPECT_TRUE(seen.covers_before);
+  EXPECT_EQ(seen.size, bytes.size());
+  EXPECT_FALSE(seen.covers_after);
+  EXPECT_TRUE(seen.epoch_changed);
+  ASSERT_TRUE(run(store_->drop_staged(file_)));
+  ASSERT_TRUE(run(release()));
 }
 
 TEST_F(LinuxStore, what_is_passed_on_has_the_checksums_with_which_it_entered) {

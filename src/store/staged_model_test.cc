@@ -1,5 +1,6 @@
-// Staged files against std::string: random writes, truncations, zeros and syncs, with process
-// crashes and power losses at random moments, in the middle of operations too.
+// Staged files against std::string: random writes (of which half are over for their author as soon
+// as they are accepted), truncations, zeros and syncs, with process crashes and power losses at
+// random moments, in the middle of operations too.
 #include <gtest/gtest.h>
 
 #include "base/checksum.h"
@@ -93,10 +94,13 @@ struct Run {
         bytes = pattern(length, random.next());
         if (length > 0 && after.size() < at + length) after.resize(at + length, '\0');
         if (length > 0) after.replace(at, length, bytes);
+        if (!direct && random.below(2) == 0) {
+          return m.answer_of(&m.start_write(*file, at, bytes));
+        }
         if (!direct) return file->write(at, as_bytes(bytes));
         auto aligned = std::make_shared<Buffer>(Buffer::copy_of(as_bytes(bytes)));
         m.machine.process().owned.push_back(aligned);
-        return file->write(at, aligned->span(), {}, CachedFile::Way::kDirect);
+        return file->write(at, aligned->span(), {}, CachedFile::Way::kDirect, {});
       }
     }
   }
@@ -189,7 +193,7 @@ void expect_past_the_page_cache(uint64_t direct_block) {
     if (wrong) ++crcs[3];
     StagedRecord record = m.record(1);
     FileRef file = m.run(m.store().create_staged(record)).value();
-    ASSERT_TRUE(m.run(file->write(0, bytes.span(), crcs, CachedFile::Way::kDirect)));
+    ASSERT_TRUE(m.run(file->write(0, bytes.span(), crcs, CachedFile::Way::kDirect, {})));
     ASSERT_TRUE(m.run(file->sync(record)));
     m.bury(std::move(file));
     m.crash(CrashKind::kPowerLoss);

@@ -175,10 +175,17 @@ class CachedFile {
   // --- staged versions only; each is refused (kInvalidArgument) on a clean one ---
   // Pieces that a write touches only partly must be present or lie past the end (else kInternal).
   // kNoSpace when the budget or disk is full. `crcs` as for fill(); `offset` is then piece-aligned.
+  // Writes that overlap go one after the other.
+  //
+  // `accepted`, if not empty, is called once when the write appends to the file and has its room:
+  // from then on size() has it, and what is asked for later (reads, changes, sync()) comes after
+  // it, so its author may go on; the bytes are borrowed to the end all the same. Should it fail
+  // after that, a copy is kept, and every later change, sync() or read of it tries again first and
+  // fails as long as that fails.
   virtual Task<Status> write(uint64_t offset, ConstByteSpan bytes, std::span<const uint32_t> crcs,
-                             Way way) = 0;
+                             Way way, std::function<void()> accepted) = 0;
   Task<Status> write(uint64_t offset, ConstByteSpan bytes) {
-    return write(offset, bytes, {}, Way::kPageCache);
+    return write(offset, bytes, {}, Way::kPageCache, {});
   }
   // Growing makes a hole of zeros (present; missing in a partial version); shrinking drops the
   // rest.

@@ -96,6 +96,33 @@ class StoreMachine {
     sim.run_until([&] { return gate.count() == 0; }, limit);
     return *result;
   }
+  // A write whose author goes on as soon as it is accepted.
+  struct EarlyWrite {
+    EarlyWrite(Executor& executor, std::string content)
+        : bytes(std::move(content)), changed(executor), gate(executor) {}
+    bool answered() const { return accepted || ended.has_value(); }
+
+    const std::string bytes;
+    bool accepted = false;
+    std::optional<Status> ended;
+    Signal changed;
+    Gate gate;
+  };
+  EarlyWrite& start_write(CachedFile& file, uint64_t offset, std::string bytes) {
+    Executor& executor = machine.world().executor;
+    auto& write = machine.own(std::make_unique<EarlyWrite>(executor, std::move(bytes)));
+    EXPECT_TRUE(write.gate.spawn(serve(&file, offset, &write)));
+    return write;
+  }
+  // Until it is answered; its error, if that is the answer.
+  static Task<Status> answer_of(EarlyWrite* write) {
+    while (!write->answered()) (void)co_await write->changed.wait({});
+    co_return write->accepted ? Status() : *write->ended;
+  }
+  static Task<Status> end_of(EarlyWrite* write) {
+    while (!write->ended) (void)co_await write->changed.wait({});
+    co_return *write->ended;
+  }
   // Keeps a reference for ever: what a crashed process held must not be released.
   static void bury(FileRef file) {
     static auto* graveyard = new std::vector<FileRef>;
@@ -156,6 +183,16 @@ class StoreMachine {
   template <typename T>
   static Task<void> keep(Task<T> task, std::optional<T>& into) {
     into.emplace(co_await task);
+  }
+  static Task<void> serve(CachedFile* file, uint64_t offset, EarlyWrite* write) {
+    auto accept = [write] {
+      EXPECT_FALSE(write->answered());
+      write->accepted = true;
+      write->changed.notify_all();
+    };
+    write->ended = co_await file->write(offset, as_bytes(write->bytes), {},
+                                        CachedFile::Way::kPageCache, accept);
+    write->changed.notify_all();
   }
   Store* store_ = nullptr;
 };

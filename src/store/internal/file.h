@@ -4,6 +4,8 @@
 // clean fills take neither: they mark the range they use, which keeps the evictor away from it.
 #pragma once
 
+#include <functional>
+#include <list>
 #include <memory>
 #include <string>
 #include <vector>
@@ -58,8 +60,8 @@ class File final : public CachedFile, public std::enable_shared_from_this<File> 
   Task<Result<std::vector<uint32_t>>> read_with_crcs(uint64_t offset, ByteSpan into) override;
   Task<Status> verify() override;
   using CachedFile::write;
-  Task<Status> write(uint64_t offset, ConstByteSpan bytes, std::span<const uint32_t> crcs,
-                     Way way) override;
+  Task<Status> write(uint64_t offset, ConstByteSpan bytes, std::span<const uint32_t> crcs, Way way,
+                     std::function<void()> accepted) override;
   Task<Status> set_size(uint64_t size) override;
   Task<Status> zero(Range range) override;
   Task<Status> allocate(Range range) override;
@@ -163,7 +165,15 @@ class File final : public CachedFile, public std::enable_shared_from_this<File> 
   uint64_t uncharged(Range range) const;
   // Gets room, the rewriting mark, and the lock (`amount` of it) for changing `range`.
   Task<Result<Permit>> prepare(Range range, uint64_t amount, bool charge);
-  void note_write(Range range, ConstByteSpan bytes, std::span<const uint32_t> crcs);
+  // Some write has not brought its bytes there yet.
+  bool is_under_way(Range range) const;
+  Task<Status> catch_up(Range range);
+  // Writes again what accepted writes could not.
+  Task<Status> write_again();
+  void accept(Range range);
+  void undo_write(Range range, const std::vector<uint64_t>& absent);
+  void show(Range range);
+  void note_write(Range range, ConstByteSpan bytes, std::span<const uint32_t> crcs, uint64_t size);
   void fill_gap(uint64_t offset);
   Task<Status> recompute();
   void start_writeback(Range range, Way way);
@@ -220,9 +230,17 @@ class File final : public CachedFile, public std::enable_shared_from_this<File> 
   std::weak_ptr<CachedFile> user_;
   uint64_t internal_refs_ = 0;
   uint64_t holds_ = 0;
-  std::vector<Range> in_use_;      // being read or filled
-  std::vector<Range> punching_;    // being evicted
-  std::vector<Range> writing_;     // staged writes in flight
+  std::vector<Range> in_use_;    // being read or filled
+  std::vector<Range> punching_;  // being evicted
+  std::vector<Range> writing_;   // staged writes in flight
+  struct Unwritten {
+    uint64_t offset = 0;
+    Buffer bytes;
+    Range range() const { return {offset, bytes.size()}; }
+  };
+  std::list<Unwritten> unwritten_;  // by accepted writes that failed
+  bool writing_again_ = false;
+  uint64_t accepted_bytes_ = 0;    // of writes that were accepted and go on
   std::vector<uint32_t> written_;  // per chunk, bytes since its last write-back
   uint64_t writebacks_ = 0;        // early syncs counted
   uint64_t written_since_sync_ = 0;

@@ -245,9 +245,8 @@ Task<Status> File::read(uint64_t offset, ByteSpan into, Way way) {
   Range range{offset, into.size()};
   RangeMark mark(*this, in_use_, range);
   touch(range);
-  // What is on its way to the disk counts as present, but until it is there the file has a hole
-  // where nothing was before.
-  while (overlaps(writing_, range)) (void)co_await changed_.wait({});
+  // What is on its way counts as present.
+  SHOAL_CO_RETURN_IF_ERROR(co_await catch_up(range));
   SHOAL_CO_RETURN_IF_ERROR(co_await ensure_checked(offset / kPieceBytes, pieces_of(range.end())));
   SHOAL_CO_ASSIGN_OR_RETURN(size_t got, co_await move_out(offset, into, way));
   // The file is shorter only while a truncation or a growing write is under way: zeros.
@@ -266,6 +265,7 @@ std::optional<uint32_t> File::known_crc(Range part) const {
 }
 
 Task<Result<std::vector<uint32_t>>> File::read_with_crcs(uint64_t offset, ByteSpan into) {
+  SHOAL_CO_RETURN_IF_ERROR(co_await catch_up({offset, into.size()}));
   std::vector<std::optional<uint32_t>> before;
   auto part_at = [&](uint64_t at) { return Range{at, std::min(kPieceBytes, into.size() - at)}; };
   for (uint64_t at = 0; at < into.size(); at += kPieceBytes) {
@@ -457,9 +457,8 @@ std::shared_ptr<ReadView> File::view() {
     view_ = std::make_shared<ReadView>(native, size_);
     for (uint64_t i = table_.skip_empty(0); i < table_.pieces(); i = table_.skip_empty(i + 1)) {
       Piece piece = table_.get(i);
-      if (piece.present() && piece.has(Piece::kVouched) && !piece.has(Piece::kBad)) {
-        view_->set_present(i, true);
-      }
+      bool good = piece.present() && piece.has(Piece::kVouched) && !piece.has(Piece::kBad);
+      if (good && !is_under_way({i * kPieceBytes, kPieceBytes})) view_->set_present(i, true);
     }
   }
   return view_;

@@ -11,6 +11,8 @@ namespace shoal::store_internal {
 
 namespace {
 constexpr uint64_t kWritebacksMax = 4;  // per file at a time
+// Accepted before their bytes are in the file, of one file: a few of the kernel's writes.
+constexpr uint64_t kAcceptedBytesMax = 8 * kMiB;
 // A disk's own cache, too, is emptied while more is written: the flush at close has less to do.
 constexpr uint64_t kEarlySyncBytes = 32 * kMiB;
 }  // namespace
@@ -82,6 +84,8 @@ uint64_t File::uncharged(Range range) const {
 Task<Result<Permit>> File::prepare(Range range, uint64_t amount, bool charge) {
   while (true) {
     SHOAL_CO_RETURN_IF_ERROR(check_writable());
+    SHOAL_CO_RETURN_IF_ERROR(co_await write_again());
+    SHOAL_CO_RETURN_IF_ERROR(co_await catch_up(range));
     uint64_t need = charge ? uncharged(range) * kPieceBytes : 0;
     uint64_t own = std::min(need, reserved_);
     reserved_ -= own;
@@ -97,8 +101,8 @@ Task<Result<Permit>> File::prepare(Range range, uint64_t amount, bool charge) {
       ready = fail(Code::kInternal, fmt::format("{}: [{}, {}) covers a missing piece partly",
                                                 object_, range.offset, range.end()));
     }
-    bool again = false;
-    if (ready && edges_unchecked(range)) {
+    bool again = !unwritten_.empty() || is_under_way(range);
+    if (ready && !again && edges_unchecked(range)) {
       uint64_t tail = size_ == 0 ? 0 : (size_ - 1) / kPieceBytes;
       for (uint64_t i : {range.offset / kPieceBytes, (range.end() - 1) / kPieceBytes, tail}) {
         if (ready && i < table_.pieces()) ready = co_await check(i, i + 1);
@@ -123,6 +127,44 @@ Task<Result<Permit>> File::prepare(Range range, uint64_t amount, bool charge) {
   }
 }
 
+bool File::is_under_way(Range range) const {
+  return overlaps(writing_, range) || std::ranges::any_of(unwritten_, [&](const Unwritten& one) {
+           return overlaps({one.range()}, range);
+         });
+}
+
+Task<Status> File::catch_up(Range range) {
+  while (is_under_way(range)) {
+    if (overlaps(writing_, range)) {
+      (void)co_await changed_.wait({});
+    } else {
+      SHOAL_CO_RETURN_IF_ERROR(co_await write_again());
+    }
+  }
+  co_return Status();
+}
+
+Task<Status> File::write_again() {
+  while (!unwritten_.empty()) {
+    if (writing_again_) {
+      (void)co_await changed_.wait({});
+      continue;
+    }
+    writing_again_ = true;
+    Unwritten& first = unwritten_.front();
+    Range range = first.range();
+    Status status = co_await move_in(first.offset, first.bytes.span(), Way::kPageCache);
+    writing_again_ = false;
+    if (status) {
+      unwritten_.pop_front();
+      show(range);
+    }
+    changed_.notify_all();
+    SHOAL_CO_RETURN_IF_ERROR(std::move(status));
+  }
+  co_return Status();
+}
+
 // Pieces between the end and `offset` become zeros. The table already reaches that far.
 void File::fill_gap(uint64_t offset) {
   uint64_t from = size_;
@@ -144,9 +186,9 @@ void File::fill_gap(uint64_t offset) {
   }
 }
 
-// Enters the write in the table before its bytes reach the file.
-void File::note_write(Range range, ConstByteSpan bytes, std::span<const uint32_t> crcs) {
-  bool disturbed = overlaps(writing_, range);
+// Enters the write in the table before its bytes reach the file, which had `size` before.
+void File::note_write(Range range, ConstByteSpan bytes, std::span<const uint32_t> crcs,
+                      uint64_t size) {
   if (pieces_of(range.end()) > table_.pieces()) {
     table_.resize(pieces_of(range.end()));
     chunks_.resize((range.end() + kChunkBytesDefault - 1) / kChunkBytesDefault);
@@ -159,13 +201,13 @@ void File::note_write(Range range, ConstByteSpan bytes, std::span<const uint32_t
     ConstByteSpan part = bytes.subspan(start + from - range.offset, to - from);
     Piece piece = table_.get(i);
     uint64_t covered =
-        std::max<uint64_t>(piece.present() ? piece.length() : 0, piece_length(i, size_));
+        std::max<uint64_t>(piece.present() ? piece.length() : 0, piece_length(i, size));
     Piece next{0, static_cast<uint32_t>(std::max(covered, to)) | Piece::kPresent | Piece::kVouched |
                       (piece.bits & Piece::kSynced)};
-    if (!disturbed && from == 0 && to >= covered) {
+    if (from == 0 && to >= covered) {
       next.crc = crcs.empty() ? crc32c(part) : crcs[i - range.offset / kPieceBytes];
-    } else if (!disturbed && piece.present() && !piece.hole() && !piece.has(Piece::kStale) &&
-               from == covered && piece.length() == covered) {
+    } else if (piece.present() && !piece.hole() && !piece.has(Piece::kStale) && from == covered &&
+               piece.length() == covered) {
       next.crc = crc32c(part, piece.crc);
     } else {
       next.bits |= Piece::kStale;
@@ -175,8 +217,37 @@ void File::note_write(Range range, ConstByteSpan bytes, std::span<const uint32_t
   table_changed_ = data_unsynced_ = true;
 }
 
+// The write grows the file before its bytes are there. Other threads must not take what lies in its
+// first piece meanwhile for the bytes.
+void File::accept(Range range) {
+  size_ = range.end();
+  if (!view_) return;
+  if (range.offset % kPieceBytes != 0) view_->set_present(range.offset / kPieceBytes, false);
+  view_->set_size(size_);
+}
+
+// Lets other threads have the pieces of a write that has ended, but for those that another one is
+// on its way into.
+void File::show(Range range) {
+  if (!view_) return;
+  for (uint64_t i = range.offset / kPieceBytes; i < pieces_of(range.end()); ++i) {
+    if (!is_under_way({i * kPieceBytes, kPieceBytes})) view_->set_present(i, true);
+  }
+}
+
+// A write has failed that nobody was told of yet. `absent`: pieces of the base that it entered.
+void File::undo_write(Range range, const std::vector<uint64_t>& absent) {
+  for (uint64_t i = range.offset / kPieceBytes;
+       i < std::min(pieces_of(range.end()), table_.pieces()); ++i) {
+    if (table_.get(i).present()) table_.set_memory_bits(i, Piece::kStale, 0);
+  }
+  for (uint64_t i : absent) {
+    if (i < table_.pieces() && !overlaps(writing_, {i * kPieceBytes, kPieceBytes})) drop_piece(i);
+  }
+}
+
 Task<Status> File::write(uint64_t offset, ConstByteSpan bytes, std::span<const uint32_t> crcs,
-                         Way way) {
+                         Way way, std::function<void()> accepted) {
   SHOAL_ASSERT(crcs.empty() ||
                (offset % kPieceBytes == 0 && crcs.size() == pieces_of(bytes.size())));
   SHOAL_CO_RETURN_IF_ERROR(check_writable());
@@ -185,26 +256,33 @@ Task<Status> File::write(uint64_t offset, ConstByteSpan bytes, std::span<const u
   }
   if (bytes.empty()) co_return Status();
   Range range{offset, bytes.size()};
+  while (accepted && accepted_bytes_ >= kAcceptedBytesMax) (void)co_await changed_.wait({});
   SHOAL_CO_ASSIGN_OR_RETURN(Permit permit, co_await prepare(range, 1, true));
   std::vector<uint64_t> absent;  // of the base: not ours if the write fails
   for (uint64_t i = offset / kPieceBytes; i < std::min(pieces_of(range.end()), pieces_of(size_));
        ++i) {
     if (!table_.get(i).present()) absent.push_back(i);
   }
-  note_write(range, bytes, crcs);
+  bool early = accepted && offset == size_ && !record_->partial;
+  uint64_t size = size_;
   Status status;
   {
     RangeMark mark(*this, writing_, range);
+    if (early) {
+      accept(range);
+      accepted_bytes_ += bytes.size();
+      accepted();  // first: its author need not wait for the checksums
+    }
+    note_write(range, bytes, crcs, size);
     status = co_await move_in(offset, bytes, way);
+    if (early) accepted_bytes_ -= bytes.size();
+  }
+  if (!status && early) {
+    unwritten_.push_back({offset, Buffer::copy_of(bytes)});
+    co_return status;
   }
   if (!status) {
-    for (uint64_t i = offset / kPieceBytes; i < std::min(pieces_of(range.end()), table_.pieces());
-         ++i) {
-      if (table_.get(i).present()) table_.set_memory_bits(i, Piece::kStale, 0);
-    }
-    for (uint64_t i : absent) {
-      if (i < table_.pieces() && !overlaps(writing_, {i * kPieceBytes, kPieceBytes})) drop_piece(i);
-    }
+    undo_write(range, absent);
     if (range.end() > size_ && writing_.empty()) (void)co_await undo_growth();
     co_return status;
   }
@@ -212,11 +290,7 @@ Task<Status> File::write(uint64_t offset, ConstByteSpan bytes, std::span<const u
     size_ = range.end();
     if (view_) view_->set_size(size_);
   }
-  if (view_) {
-    for (uint64_t i = offset / kPieceBytes; i < pieces_of(range.end()); ++i) {
-      view_->set_present(i, true);
-    }
-  }
+  show(range);
   start_writeback(range, way);
   co_return Status();
 }
@@ -423,6 +497,7 @@ Task<Status> File::sync(StagedRecord record) {
     co_return fail(Code::kInternal,
                    fmt::format("{}: pieces are missing and no base is set", object_));
   }
+  SHOAL_CO_RETURN_IF_ERROR(co_await write_again());
   SHOAL_CO_RETURN_IF_ERROR(co_await recompute());
   while (syncing_early_) (void)co_await changed_.wait({});
 #ifndef SHOAL_CANARY  // the canary plants its bug here: a durable record of bytes that are not

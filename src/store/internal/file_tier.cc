@@ -395,6 +395,7 @@ Task<Result<FileRef>> FileTier::clone_staged(FileRef from, StagedRecord record) 
     SHOAL_ASSERT(alone.has_value());
     permit = std::move(*alone);
   }
+  if (source->record_) SHOAL_CO_RETURN_IF_ERROR(co_await source->write_again());
   Status checked = co_await source->check(0, source->table_.pieces());
   if (!checked && (source->record_ || checked.error().code() != Code::kCorrupt)) {
     co_return fail(std::move(checked).error());
