@@ -63,7 +63,6 @@ Task<Status> Replicas::load() {
     if (name != staged.record.metadata.end()) {
       replica->as_object = replica->blocks_as = name->second;
     }
-    replica->unsynced = replica->synced = 1;
     replica->named = true;
     replicas_.emplace(key_of(replica->object, *write), std::move(replica));
   }
@@ -150,9 +149,10 @@ Task<Result<Replicas::Arrived>> Replicas::bring(Replica& replica, NodeId source,
   if (sink.arrived < length) co_return fail(Code::kUnavailable, "the answer ended early");
   if (crcs.size() != (length + kPieceBytes - 1) / kPieceBytes) crcs.clear();  // an odd peer
   ++replica.unsynced;  // a sync that comes meanwhile waits for the write, and is not the last
-  SHOAL_CO_RETURN_IF_ERROR(co_await replica.file->write(chunk * chunk_bytes, buffer.span(), crcs,
-                                                        CachedFile::Way::kDirect, {}));
-  ++replica.unsynced;
+  Status written = co_await replica.file->write(chunk * chunk_bytes, buffer.span(), crcs,
+                                                CachedFile::Way::kDirect, {});
+  ++replica.unsynced;  // also by one that failed: who knows what it has changed
+  SHOAL_CO_RETURN_IF_ERROR(std::move(written));
   replication_.metrics().replicated_bytes.add(length);
   co_return Arrived{std::move(buffer), std::move(crcs), {}};
 }
