@@ -72,7 +72,9 @@ ClusterPlan make_checkpoint_plan(uint64_t seed, uint32_t nodes) {
                         &plan.one_way, &plan.slow_nodes, &plan.blob_away, &plan.blob_bursts}) {
       *fault = random.chance(each);
     }
+    for (bool* fault : {&plan.partitions, &plan.full_disks}) *fault = random.chance(each / 2);
   }
+  plan.contested = random.chance(0.3);
   // What is in the page cache is read while writes are still on their way.
   if (random.chance(0.3)) {
     plan.disk.bytes_per_second = pick<uint64_t>(random, {20'000'000, 200'000'000});
@@ -97,6 +99,7 @@ class CheckpointLife : public ClusterWorld {
   void work();
   void calm_down();
   void destroy_writer();
+  void destroy_open_writer();
   void drain();
   void check_contents();
   void stop_all();
@@ -104,6 +107,15 @@ class CheckpointLife : public ClusterWorld {
   void start_programs(SimNode& node) override;
   static Task<void> run_program(CheckpointLife* self, SimNode* node, SeededRandom random);
   static Task<void> write_some(CheckpointLife* self, SimNode* node, uint32_t count);
+  struct OpenWriter {
+    std::string path;
+    uint32_t syncs = 0;     // to make
+    uint32_t may_sync = 1;  // so many of them
+    uint32_t begun = 0;
+  };
+  static Task<void> write_open(CheckpointLife* self, SimNode* node, OpenWriter* writer);
+  // Nobody reaches them, and they nobody, for so long.
+  void cut_off_some(const SimNode& but, Duration length);
   // Every file whose name begins so.
   static Task<void> verify_below(CheckpointLife* self, SimNode* node, std::string prefix);
   void verify_everywhere(const std::string& prefix, const char* what);
@@ -133,6 +145,9 @@ void CheckpointLife::start_together() {
         BlobContent::copy_of("whose checkpoints these are"), {}, sim_.scheduler().wall_now());
     boot(node);
   }
+  account_->service.add(
+      kContainer, CheckpointFiles::directory_of(CheckpointFiles::kShared) + "README",
+      BlobContent::copy_of("what several write"), {}, sim_.scheduler().wall_now());
   auto ready = [this] { return all_up() && maps_agree(); };
   run_until(ready, kStartMax, "starting the cluster");
 }
@@ -185,6 +200,53 @@ void CheckpointLife::destroy_writer() {
   if (!run_until(back, plan().cluster.grace + kSlack, "a new node's start")) log_maps();
 }
 
+// It has a file open that it synced more than once. Who keeps records or replicas of it is cut off
+// now and then, so that the records of the syncs lie on different nodes, and those who act in its
+// place know some of them only.
+void CheckpointLife::destroy_open_writer() {
+  if (random_.chance(0.4)) return;
+  SimNode& victim = *living()[random_.below(living().size())];
+  std::string prefix = CheckpointFiles::directory_of(victim.machine->name());
+  OpenWriter writer;
+  writer.path = prefix + "open";
+  writer.syncs = 2 + static_cast<uint32_t>(random_.below(2));
+  uint64_t running = 1;
+  spawn(victim, write_open(this, &victim, &writer), &running);
+  for (uint32_t sync = 1; sync < writer.syncs; ++sync) {
+    auto begun = [&] { return writer.begun >= sync || running == 0; };
+    if (!run_until(begun, minutes(10), "writing a file that stays open")) return;
+    sim_.run_for(milliseconds(random_.below(4000)));
+    if (random_.chance(0.7)) cut_off_some(victim, disturb(seconds(1), seconds(20)));
+    sim_.run_for(milliseconds(random_.below(4000)));
+    writer.may_sync = sync + 1;
+  }
+  if (!run_until([&] { return running == 0; }, minutes(10), "syncing it again")) return;
+  sim_.run_for(milliseconds(random_.below(2000)));
+  if (random_.chance(0.7)) cut_off_some(victim, disturb(seconds(5), seconds(60)));
+  crash_node(victim, CrashKind::kProcess, true);
+  verify_everywhere(prefix, "reading what was synced on a destroyed node");
+  if (failing()) return;
+  boot(victim);
+  auto back = [this] { return all_up() && maps_agree(); };
+  if (!run_until(back, plan().cluster.grace + kSlack + seconds(60), "a new node's start")) {
+    log_maps();
+  }
+}
+
+void CheckpointLife::cut_off_some(const SimNode& but, Duration length) {
+  std::vector<SimHostId> inside;
+  std::vector<SimHostId> outside;
+  uint64_t first = random_.below(nodes_.size());
+  uint64_t count = 1 + random_.below(2);
+  for (uint64_t i = 0; i < nodes_.size(); ++i) {
+    const SimNode& node = nodes_[(first + i) % nodes_.size()];
+    bool cut = &node != &but && inside.size() < count;
+    (cut ? inside : outside).push_back(node.machine->host());
+  }
+  uint64_t cut = sim_.network().partition(inside, outside, SimCut::kBothWays);
+  sim_.at(length, [this, cut] { sim_.network().heal(cut); });
+}
+
 void CheckpointLife::drain() {
   SteadyTime begun = sim_.now();
   if (!run_until([this] { return drained(); }, kDrainMax, "uploading everything")) {
@@ -220,6 +282,7 @@ void CheckpointLife::live() {
     if (!failing()) drain();
   }
   for (Phase phase : {&CheckpointLife::destroy_writer, &CheckpointLife::drain,
+                      &CheckpointLife::destroy_open_writer, &CheckpointLife::drain,
                       &CheckpointLife::check_contents, &CheckpointLife::stop_all}) {
     if (!failing()) (this->*phase)();
   }
@@ -247,6 +310,17 @@ Task<void> CheckpointLife::write_some(CheckpointLife* self, SimNode* node, uint3
     if (co_await program.rewrite(path)) continue;
     self->failed(path + ": could not be written when all is well");
   }
+}
+
+Task<void> CheckpointLife::write_open(CheckpointLife* self, SimNode* node, OpenWriter* writer) {
+  CheckpointProgram program(self->ground_, self->files_, *node->daemon, self->random_.fork());
+  auto may_sync = [writer](uint32_t sync) {
+    if (sync >= writer->may_sync) return false;
+    writer->begun = sync + 1;
+    return true;
+  };
+  bool written = co_await program.write_open(writer->path, writer->syncs, may_sync);
+  static_cast<void>(written);  // who is cut off may have been needed
 }
 
 Task<void> CheckpointLife::verify_below(CheckpointLife* self, SimNode* node, std::string prefix) {
@@ -288,6 +362,8 @@ void CheckpointLife::schedule_fault() {
     add(plan().slow_nodes, 2);
     add(plan().blob_away, 3);
     add(plan().blob_bursts, 4);
+    add(plan().partitions, 5);
+    add(plan().full_disks, 6);
     switch (known.empty() ? -1 : known[random_.below(known.size())]) {
       case 0:
         lose_node();
@@ -303,6 +379,12 @@ void CheckpointLife::schedule_fault() {
         break;
       case 4:
         burst_blob();
+        break;
+      case 5:
+        part_both();
+        break;
+      case 6:
+        fill_disk();
         break;
       default:
         break;

@@ -102,7 +102,22 @@ std::string CheckpointFile::describe() const {
   return text.empty() ? "absent" : text;
 }
 
+bool ContestedFile::Version::is(const std::string& got) const {
+  return acknowledged ? *bytes == got : bytes->starts_with(got);
+}
+
+bool ContestedFile::ever_was(const std::string& got) const {
+  return std::ranges::any_of(versions, [&](const Version& version) { return version.is(got); });
+}
+
+bool ContestedFile::must_be_kept(const Version& version) const {
+  return version.acknowledged && std::ranges::none_of(versions, [&](const Version& other) {
+           return &other != &version && other.opened >= version.closing;
+         });
+}
+
 void CheckpointFiles::crashed(const std::string& machine) {
+  for (auto& [path, file] : contested_) file.writers.erase(machine);
   for (auto& [path, file] : files_) {
     if (path.starts_with(directory_of(machine))) file.busy = false;
   }
@@ -112,7 +127,7 @@ void CheckpointFiles::poll() {
   for (const std::string& name : ground_.account->service.names(kContainer, "ckpt/")) {
     std::string path = name.substr(0, name.find(".conflict-"));
     auto found = files_.find(path);
-    if (found == files_.end()) continue;  // what the set-up put there
+    if (found == files_.end()) continue;  // what the set-up put there, or contested
     auto blob = ground_.account->service.find(kContainer, name);
     if (path == name && blob->etag == found->second.etag) continue;
     std::string bytes = blob->content.to_string();
@@ -135,6 +150,28 @@ void CheckpointFiles::check_origin() {
   }
   for (const std::string& name : ground_.account->service.names(kContainer, "ckpt/")) {
     if (name.find(".conflict-") != std::string::npos) ground_.findings.count("conflicts");
+  }
+  check_contested();
+}
+
+void CheckpointFiles::check_contested() {
+  for (auto& [path, file] : contested_) {
+    std::vector<std::string> kept;
+    for (const std::string& name : ground_.account->service.names(kContainer, path)) {
+      if (name != path && !name.starts_with(path + ".conflict-")) continue;
+      kept.push_back(ground_.account->service.find(kContainer, name)->content.to_string());
+      if (file.ever_was(kept.back())) continue;
+      ground_.failed(fmt::format("{}: {} bytes that nobody wrote", name, kept.back().size()));
+    }
+    for (const ContestedFile::Version& version : file.versions) {
+      if (!file.must_be_kept(version)) continue;
+      ground_.findings.count("contested_kept");
+      if (std::ranges::find(kept, *version.bytes) != kept.end()) continue;
+      ground_.failed(
+          fmt::format("{}: a version of {} bytes was acknowledged, and is in none of the "
+                      "{} objects that are kept of it",
+                      path, version.bytes->size(), kept.size()));
+    }
   }
 }
 
@@ -213,6 +250,35 @@ Task<bool> CheckpointProgram::rewrite(std::string path) {
   co_return status.has_value();
 }
 
+Task<bool> CheckpointProgram::write_open(std::string path, uint32_t syncs,
+                                         std::function<bool(uint32_t)> may_sync) {
+  CheckpointFile& file = files_.at(path);
+  file.busy = true;
+  uint64_t part = 300 * kKiB + random_.below(2 * kMiB);
+  auto bytes =
+      std::make_shared<const std::string>(make_content(ground_.next_write++, part * (syncs + 1)));
+  FileState doubt = holding(bytes);
+  doubt.least = 0;
+  file.begin(doubt);
+  Context context = limit();
+  auto open = co_await daemon_.kernel().open(path, O_WRONLY | O_CREAT | O_TRUNC, context);
+  Status status = open ? Status() : fail(open.error());
+  for (uint32_t i = 0; i <= syncs && status; ++i) {
+    ConstByteSpan next = as_bytes(*bytes).subspan(part * i, part);
+    auto wrote = co_await daemon_.kernel().write(open->handle, part * i, next, context);
+    if (!wrote) status = fail(std::move(wrote).error());
+    if (!status || i == syncs) break;
+    while (!may_sync(i) && status) {
+      status = co_await sleep_for(daemon_.world().executor, milliseconds(20), context);
+    }
+    if (status) status = co_await daemon_.kernel().fs.sync(open->handle, false, context);
+    if (status) file.synced(holding(bytes), part * (i + 1));
+  }
+  ground_.findings.count("left_open");
+  if (!status) check_error(status.error(), "writing " + path);
+  co_return status.has_value();
+}
+
 Task<bool> CheckpointProgram::append(std::string path) {
   CheckpointFile& file = files_.at(path);
   file.busy = true;
@@ -227,6 +293,60 @@ Task<bool> CheckpointProgram::append(std::string path) {
   ground_.findings.count("appends");
   settle(path, holding(bytes), status, "appending to");
   co_return status.has_value();
+}
+
+Task<void> CheckpointProgram::contend() {
+  std::string path = fmt::format("{}x{}", CheckpointFiles::directory_of(CheckpointFiles::kShared),
+                                 random_.below(2));
+  ContestedFile& file = files_.contested(path);
+  if (random_.chance(0.3)) co_return co_await read_contested(path);
+  if (!file.writers.insert(daemon_.name()).second) co_return;
+  ContestedFile::Version& version = file.versions.emplace_back();
+  version.bytes = std::make_shared<const std::string>(
+      make_content(ground_.next_write++, 1 + random_.below(ground_.plan.size_max)));
+  Status status = co_await write_contested(path, version);
+  file.writers.erase(daemon_.name());
+  ground_.findings.count("contested_writes");
+  version.acknowledged = status.has_value();
+  bool replaced =
+      !status && status.error().code() == Code::kStale;  // by another, while it was open
+  if (!status && !replaced) check_error(status.error(), "writing " + path);
+}
+
+Task<Status> CheckpointProgram::write_contested(std::string path, ContestedFile::Version& version) {
+  Context context = limit();
+  CallWatch watch(ground_, daemon_, "writing " + path, context);
+  SHOAL_CO_ASSIGN_OR_RETURN(
+      OpenFile file, co_await daemon_.kernel().open(path, O_WRONLY | O_CREAT | O_TRUNC, context));
+  version.opened = ground_.now();
+  Status status;
+  ConstByteSpan bytes = as_bytes(*version.bytes);
+  for (uint64_t at = 0; at < bytes.size() && status; at += kMiB) {
+    ConstByteSpan part = bytes.subspan(at, std::min<uint64_t>(kMiB, bytes.size() - at));
+    auto wrote = co_await daemon_.kernel().write(file.handle, at, part, context);
+    if (!wrote) status = fail(std::move(wrote).error());
+    if (status && random_.chance(0.3)) {
+      status = co_await sleep_for(daemon_.world().executor, milliseconds(random_.below(500)), {});
+    }
+  }
+  version.closing = ground_.now();
+  if (status) status = co_await daemon_.kernel().fs.flush(file.handle, context);
+  co_await daemon_.kernel().fs.release(file.handle);
+  co_return status;
+}
+
+Task<void> CheckpointProgram::read_contested(std::string path) {
+  Context context = limit();
+  CallWatch watch(ground_, daemon_, "reading " + path, context);
+  auto got = co_await daemon_.kernel().read_path(path, 64 * kKiB + random_.below(kMiB), context);
+  ground_.findings.count("reads");
+  if (got) {
+    if (files_.contested(path).ever_was(*got)) co_return;
+    co_return ground_.failed(
+        fmt::format("{} on {}: {} bytes that nobody wrote", path, daemon_.name(), got->size()));
+  }
+  Code code = got.error().code();
+  if (code != Code::kNotFound && code != Code::kStale) check_error(got.error(), "reading " + path);
 }
 
 Task<bool> CheckpointProgram::rename(std::string from, std::string to) {
@@ -326,6 +446,7 @@ std::string CheckpointProgram::mine(bool temporary) {
 }
 
 Task<void> CheckpointProgram::operation() {
+  if (ground_.plan.contested && random_.chance(0.25)) co_return co_await contend();
   uint64_t dice = random_.below(100);
   if (dice < 20) {
     auto file = files_.all().begin();

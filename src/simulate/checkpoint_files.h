@@ -7,8 +7,10 @@
 // Simulation's thread.
 #pragma once
 
+#include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -45,12 +47,31 @@ struct CheckpointFile {
   std::string describe() const;
 };
 
+// A path that several nodes write at the same time. Nobody's version is lost to one whose writer
+// could not know of it: both are kept.
+struct ContestedFile {
+  struct Version {
+    std::shared_ptr<const std::string> bytes;
+    SteadyTime opened = kNever;   // its writer may know of what was closed before
+    SteadyTime closing = kNever;  // others may know of it
+    bool acknowledged = false;
+    bool is(const std::string& got) const;
+  };
+  std::deque<Version> versions;   // in the order in which they were begun
+  std::set<std::string> writers;  // nodes, one version at a time
+
+  bool ever_was(const std::string& got) const;
+  // Acknowledged, and no writer opened the file who may have known of it.
+  bool must_be_kept(const Version& version) const;
+};
+
 class CheckpointFiles {
  public:
   explicit CheckpointFiles(ClusterGround& ground) : ground_(ground) {}
 
   CheckpointFile& at(const std::string& path) { return files_[path]; }
   std::map<std::string, CheckpointFile>& all() { return files_; }
+  ContestedFile& contested(const std::string& path) { return contested_[path]; }
   // The machine died: what its programs were at is in doubt.
   void crashed(const std::string& machine);
   // Checker: whatever stands in the origin is one of the versions that there ever were.
@@ -59,10 +80,14 @@ class CheckpointFiles {
   void check_origin();
 
   static std::string directory_of(const std::string& machine) { return "ckpt/" + machine + "/"; }
+  static constexpr const char* kShared = "shared";  // stands for a machine
 
  private:
+  void check_contested();
+
   ClusterGround& ground_;
   std::map<std::string, CheckpointFile> files_;
+  std::map<std::string, ContestedFile> contested_;
 };
 
 // On one machine: creates, rewrites, appends, renames and removes its own files, reads all.
@@ -75,6 +100,9 @@ class CheckpointProgram {
   Task<void> run();
   // The whole file anew; true: acknowledged.
   Task<bool> rewrite(std::string path);
+  // A new file, synced `syncs` times and written on in between and after; never closed. Each sync
+  // but the first waits until `may_sync` says so.
+  Task<bool> write_open(std::string path, uint32_t syncs, std::function<bool(uint32_t)> may_sync);
   // Until the file reads as one of its possible states, or is changed, or the deadline has passed
   // since the last fault: then it is a failure.
   Task<void> verify(std::string path, Duration limit);
@@ -84,6 +112,9 @@ class CheckpointProgram {
   Task<Status> write_bytes(std::string path, uint32_t flags, uint64_t offset,
                            std::shared_ptr<const std::string> bytes);
   Task<bool> append(std::string path);
+  Task<void> contend();
+  Task<Status> write_contested(std::string path, ContestedFile::Version& version);
+  Task<void> read_contested(std::string path);
   Task<bool> rename(std::string from, std::string to);
   Task<void> remove(std::string path);
   Task<void> read(std::string path);

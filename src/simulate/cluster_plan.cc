@@ -133,6 +133,7 @@ std::string ClusterPlan::describe() const {
   add(map_away, "map_away");
   add(clock_jumps, "clock_jumps");
   add(full_disks, "full_disks");
+  add(contested, "contested");
   add(disk.read_bytes_per_second > 0, "slow_writes");
   add(small_cache, "small_cache");
   add(changes, "changes");

@@ -44,6 +44,7 @@ struct ClusterPlan {
   bool map_away = false;  // nothing below .shoal/ can be written
   bool clock_jumps = false;
   bool full_disks = false;
+  bool contested = false;      // several nodes write the same paths
   bool small_cache = false;    // things are evicted
   bool changes = false;        // another writer replaces objects
   bool writes = false;         // programs write objects

@@ -65,10 +65,12 @@ class ClusterWorld {
   // How long a fault lasts; notes it as an excuse.
   Duration disturb(Duration least, Duration most);
   SimNode* some_living();
+  void part_both();
   void part_one_way();
   void slow_node();
   void lose_blob();
   void burst_blob();
+  void fill_disk();
 
   // --- what is always checked ---
   void poll_origin();
@@ -103,12 +105,10 @@ class ClusterWorld {
   void check_read(const BlobRead& read);
 
   void kill();
-  void part_both();
   void bad_link();
   void corrupt_links();
   void lose_map();
   void jump_clock();
-  void fill_disk();
   void change_object();
   void join_node();
 
