@@ -72,7 +72,7 @@ Task<Status> NodeImpl::begin() {
   if (core_.replication != nullptr) {
     SHOAL_CO_RETURN_IF_ERROR(co_await core_.replication->start(file_system_.write_back()));
   }
-  file_system_.write_back().start();
+  co_await file_system_.write_back().start();
   if (core_.cluster == nullptr) co_return Status();
   Membership& membership = core_.cluster->membership();
   auto classify = [this](const SlotMap& map) {

@@ -25,6 +25,7 @@ constexpr size_t kLateCommitsMax = 4096;
 constexpr uint64_t kSmallPerLarge = 16;
 constexpr size_t kHurriedMax = 256;
 constexpr size_t kFailingMax = 50;
+constexpr size_t kStartsPerTurn = 256;
 constexpr size_t kFew = 1000;  // versions that are gone through at every question
 constexpr Duration kPerVersion = std::chrono::microseconds(10);
 
@@ -107,41 +108,47 @@ WriteBack::Version WriteBack::recover(Store::Staged staged) {
   return version;
 }
 
-void WriteBack::start() {
-  for (Store::Staged& staged : core_.store.staged()) {
-    // Other nodes' (replication).
-    const auto& marks = staged.record.metadata;
-    if (marks.contains(kLedgerMark) || marks.contains(kReplicaMark)) continue;
-    bool orphan = marks.contains("shoalorphan");
-    Version version = recover(std::move(staged));
-    if (orphan) {
-      gate_.spawn(forget(version));  // it was unlinked while open
-      continue;
-    }
-    if (!version->record.sealed) {
-      // It was synced but never closed: what was acknowledged must reach the origin.
-      core_.log.info("{} was being written when the last run ended; keeping what was synced",
-                     version->record.object);
-      version->record.sealed = true;
-    }
-    auto [at, fresh] = by_name_.try_emplace(version->record.object, version);
-    if (!fresh) {
-      // Two versions of one name: a rewrite was sealed and the older one not yet dropped.
-      // Who follows whom is written down; the wall clock may have jumped.
-      bool after = version->descends_from(at->second->record.write_id.to_hex());
-      bool before = at->second->descends_from(version->record.write_id.to_hex());
-      bool newer = after || (!before && version->record.changed > at->second->record.changed);
-      Version old = newer ? at->second : version;
-      if (newer) at->second = version;
-      old->dropped = true;
-      gate_.spawn(forget(old));
-    }
+void WriteBack::take_recovered(Store::Staged staged) {
+  // Other nodes' (replication).
+  const auto& marks = staged.record.metadata;
+  if (marks.contains(kLedgerMark) || marks.contains(kReplicaMark)) return;
+  bool orphan = marks.contains("shoalorphan");
+  Version version = recover(std::move(staged));
+  if (orphan) {
+    gate_.spawn(forget(version));  // it was unlinked while open
+    return;
   }
+  if (!version->record.sealed) {
+    // It was synced but never closed: what was acknowledged must reach the origin.
+    core_.log.info("{} was being written when the last run ended; keeping what was synced",
+                   version->record.object);
+    version->record.sealed = true;
+  }
+  auto [at, fresh] = by_name_.try_emplace(version->record.object, version);
+  if (fresh) return;
+  // Two versions of one name: a rewrite was sealed and the older one not yet dropped.
+  // Who follows whom is written down; the wall clock may have jumped.
+  bool after = version->descends_from(at->second->record.write_id.to_hex());
+  bool before = at->second->descends_from(version->record.write_id.to_hex());
+  bool newer = after || (!before && version->record.changed > at->second->record.changed);
+  Version old = newer ? at->second : version;
+  if (newer) at->second = version;
+  old->dropped = true;
+  gate_.spawn(forget(old));
+}
+
+// Nothing of this node uses names yet.
+Task<void> WriteBack::start() {
+  co_await core_.store.visit_staged(
+      [this](const Store::Staged& staged) { take_recovered(staged); });
   restore_order();
-  for (auto& [name, version] : by_name_) {
-    publish(version);
-    enqueue(version, true);
-    if (!version->renamed_from.empty()) finish_rename(version);
+  std::vector<Version> versions;
+  for (const auto& [name, version] : by_name_) versions.push_back(version);
+  for (size_t i = 0; i < versions.size(); ++i) {
+    publish(versions[i]);
+    enqueue(versions[i], true);
+    if (!versions[i]->renamed_from.empty()) finish_rename(versions[i]);
+    if (i % kStartsPerTurn == kStartsPerTurn - 1) co_await Yield(core_.executor());
   }
   if (!by_name_.empty()) {
     core_.log.info("recovered {} staged objects, {}", by_name_.size(), format_size(bytes()));

@@ -144,7 +144,7 @@ class WriteBack final : public WriterSide {
   ~WriteBack() override;
 
   // Begins the background work, with what the store recovered.
-  void start();
+  Task<void> start();
   // Stops uploading; what is staged stays staged.
   Task<void> stop();
 
@@ -251,6 +251,7 @@ class WriteBack final : public WriterSide {
   void restore_order();
   void take_waiting(const Version& version, const WaitingQuestion& question, WaitingPage& page);
   Version recover(Store::Staged staged);
+  void take_recovered(Store::Staged staged);
   void finish_rename(const Version& version);
   struct Ending {
     LedgerRecord record;

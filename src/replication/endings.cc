@@ -64,24 +64,27 @@ void add_new(std::vector<NodeId>& to, const std::vector<NodeId>& nodes) {
 Endings::Endings(Replication& replication)
     : replication_(replication), writing_(replication.executor(), 1) {}
 
+void Endings::note_recovered(const Store::Staged& staged) {
+  auto mark = staged.record.metadata.find(kLedgerMark);
+  bool is_ending =
+      staged.small && mark != staged.record.metadata.end() && mark->second == kEndingMark;
+  if (is_ending) recovered_.push_back(staged.record);
+}
+
 Task<Status> Endings::load() {
   Store& store = replication_.parts().store;
-  for (const Store::Staged& staged : store.staged()) {
-    auto mark = staged.record.metadata.find(kLedgerMark);
-    bool is_ending =
-        staged.small && mark != staged.record.metadata.end() && mark->second == kEndingMark;
-    if (!is_ending) continue;
-    auto bytes = co_await store.read_staged_small(staged.record.write_id);
+  for (const StagedRecord& note : std::exchange(recovered_, {})) {
+    auto bytes = co_await store.read_staged_small(note.write_id);
     auto body = bytes ? parse_message<wire::LedgerRemoveRequest>(
                             std::string(as_text(bytes->span())), "an end")
                       : Result<wire::LedgerRemoveRequest>(fail(std::move(bytes).error()));
     auto ending = body ? ending_of(*body) : Result<Ending>(fail(std::move(body).error()));
-    if (!ending || key_of(ending->object, ending->write.id) != staged.record.write_id) {
-      replication_.parts().log.error("the note of an end of {} is damaged", staged.record.object);
+    if (!ending || key_of(ending->object, ending->write.id) != note.write_id) {
+      replication_.parts().log.error("the note of an end of {} is damaged", note.object);
       continue;
     }
-    ending->since = staged.record.changed;
-    endings_.emplace(staged.record.write_id, std::move(*ending));
+    ending->since = note.changed;
+    endings_.emplace(note.write_id, std::move(*ending));
   }
   co_return Status();
 }

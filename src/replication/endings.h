@@ -15,6 +15,7 @@
 #include "async/sync.h"
 #include "async/task.h"
 #include "replication/ledger_record.h"
+#include "store/store.h"
 
 namespace shoal {
 
@@ -36,7 +37,8 @@ class Endings {
  public:
   explicit Endings(Replication& replication);
 
-  // Reads what the store recovered.
+  // Of what the store recovered: notes which are its own. load() then reads them.
+  void note_recovered(const Store::Staged& staged);
   Task<Status> load();
   // Durable on return: no node has the record, or enough nodes have a note of its end. `record`
   // says where it may be (placed). What is gone is gone from the origin too, should somebody have
@@ -71,6 +73,7 @@ class Endings {
   Task<void> tell_again(Hash128 key);
 
   Replication& replication_;
+  std::vector<StagedRecord> recovered_;  // until load()
   std::unordered_map<Hash128, Ending> endings_;
   Semaphore writing_;  // one change of what is kept at a time
 };

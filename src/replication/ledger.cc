@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "async/gate.h"
 #include "base/bytes.h"
 #include "replication/record_order.h"
 #include "wire/parse_message.h"
@@ -10,11 +11,13 @@ namespace shoal {
 
 namespace {
 constexpr const char* kRecordMark = "1";
+constexpr size_t kLoadBatch = 512;
+constexpr size_t kLoadsParallel = 32;
 constexpr size_t kLookedAtMax = 4000;  // for one answer: other work has its turn between two
 }  // namespace
 
 Ledger::Ledger(World& world, Store& store, const Log& log)
-    : store_(store), log_(log), freed_(world.executor) {}
+    : executor_(world.executor), store_(store), log_(log), freed_(world.executor) {}
 
 Hash128 Ledger::key_of(const std::string& object, const Hash128& write_id) {
   return hash_string(object + '\n' + write_id.to_hex(), 0x1ed6e4);
@@ -24,21 +27,32 @@ void Ledger::changed(const std::string& object) {
   if (listener_) listener_(object);
 }
 
+void Ledger::note_recovered(const Store::Staged& staged) {
+  auto mark = staged.record.metadata.find(kLedgerMark);
+  bool is_record =
+      staged.small && mark != staged.record.metadata.end() && mark->second == kRecordMark;
+  if (is_record) recovered_.push_back({staged.record.object, staged.record.write_id});
+}
+
 Task<Status> Ledger::load() {
-  for (const Store::Staged& staged : store_.staged()) {
-    auto mark = staged.record.metadata.find(kLedgerMark);
-    bool is_record =
-        staged.small && mark != staged.record.metadata.end() && mark->second == kRecordMark;
-    if (!is_record) continue;
-    auto record = co_await read_record(staged.record.object, staged.record.write_id);
-    if (!record) {
-      log_.error("a ledger record: {}", record.error().to_string());
-      continue;
-    }
-    std::string object = record->object;
-    records_[object].emplace_back(std::move(*record));
-    ++count_;
+  std::vector<Recovered> all = std::exchange(recovered_, {});
+  std::vector<Task<Status>> tasks;
+  for (const Recovered& one : all) {
+    tasks.push_back(load_one(one.object, one.key));
+    if (tasks.size() < kLoadBatch && &one != &all.back()) continue;
+    SHOAL_CO_RETURN_IF_ERROR(co_await run_all(executor_, std::exchange(tasks, {}), kLoadsParallel));
   }
+  co_return Status();
+}
+
+Task<Status> Ledger::load_one(std::string object, Hash128 key) {
+  auto record = co_await read_record(object, key);
+  if (!record) {
+    log_.error("a ledger record: {}", record.error().to_string());
+    co_return Status();
+  }
+  records_[object].emplace_back(std::move(*record));
+  ++count_;
   co_return Status();
 }
 

@@ -53,7 +53,9 @@ class Ledger {
  public:
   Ledger(World& world, Store& store, const Log& log);
 
-  // Reads what the store recovered. Damaged records are kept by the store and named in the log.
+  // Of what the store recovered: notes which are records. load() then reads them; damaged ones are
+  // kept by the store and named in the log.
+  void note_recovered(const Store::Staged& staged);
   Task<Status> load();
 
   // Durable on return. A record of an older state of the same write only says where others may be;
@@ -113,6 +115,7 @@ class Ledger {
   static Hash128 key_of(const std::string& object, const Hash128& write_id);
   Task<Status> store_record(const LedgerRecord& record, Hash128 key);
   Task<Result<LedgerRecord>> read_record(std::string object, Hash128 key);
+  Task<Status> load_one(std::string object, Hash128 key);
   using Packed = std::vector<PackedRecord>;  // of one object
   PackedRecord* find_write(const std::string& object, const Hash128& write_id);
   // The newest sealed one, or null.
@@ -121,8 +124,14 @@ class Ledger {
   void release(Hash128 key);
   void changed(const std::string& object);
 
+  Executor& executor_;
   Store& store_;
   const Log& log_;
+  struct Recovered {
+    std::string object;
+    Hash128 key;
+  };
+  std::vector<Recovered> recovered_;       // until load()
   std::map<std::string, Packed> records_;  // by object
   size_t count_ = 0;
   std::unordered_map<Hash128, Ended> ended_;  // by key

@@ -45,22 +45,25 @@ Hash128 Replicas::key_of(const std::string& object, const WriteName& write) {
   return hash_string(object + '\n' + write.text(), 0x4e911ca);
 }
 
+void Replicas::note_recovered(const Store::Staged& staged) {
+  bool is_replica = !staged.small && staged.record.metadata.contains(kReplicaMark);
+  if (is_replica) recovered_.push_back(staged.record);
+}
+
 Task<Status> Replicas::load() {
   Store& store = replication_.parts().store;
-  for (const Store::Staged& staged : store.staged()) {
-    auto mark = staged.record.metadata.find(kReplicaMark);
-    if (staged.small || mark == staged.record.metadata.end()) continue;
-    auto write = WriteName::parse(mark->second);
-    auto file = co_await store.find_staged(staged.record.write_id);
+  for (const StagedRecord& record : std::exchange(recovered_, {})) {
+    auto write = WriteName::parse(record.metadata.at(kReplicaMark));
+    auto file = co_await store.find_staged(record.write_id);
     if (!write || !file) {
-      replication_.parts().log.error("a replica of {} cannot be used: {}", staged.record.object,
+      replication_.parts().log.error("a replica of {} cannot be used: {}", record.object,
                                      file ? "its mark is damaged" : file.error().to_string());
       continue;
     }
-    Ref replica = make(staged.record.object, *write);
+    Ref replica = make(record.object, *write);
     replica->file = std::move(*file);
-    auto name = staged.record.metadata.find(kReplicaName);
-    if (name != staged.record.metadata.end()) {
+    auto name = record.metadata.find(kReplicaName);
+    if (name != record.metadata.end()) {
       replica->as_object = replica->blocks_as = name->second;
     }
     replica->named = true;

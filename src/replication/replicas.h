@@ -36,6 +36,7 @@ class Replicas {
   explicit Replicas(Replication& replication);
 
   // Finds what the store recovered.
+  void note_recovered(const Store::Staged& staged);
   Task<Status> load();
   // Background uploads begin.
   void start();
@@ -158,6 +159,7 @@ class Replicas {
   void set_uploads();
 
   Replication& replication_;
+  std::vector<StagedRecord> recovered_;         // until load()
   std::map<Hash128, Ref> replicas_;             // shared with running flows
   std::deque<std::pair<Ref, uint64_t>> queue_;  // blocks to be sent when nobody waits yet
   Signal queued_;

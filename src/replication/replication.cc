@@ -68,6 +68,11 @@ Replication::~Replication() = default;
 
 Task<Status> Replication::start(WriterSide& writer) {
   writer_ = &writer;
+  co_await parts_.store.visit_staged([this](const Store::Staged& staged) {
+    ledger_.note_recovered(staged);
+    endings_.note_recovered(staged);
+    replicas_.note_recovered(staged);
+  });
   SHOAL_CO_RETURN_IF_ERROR(co_await ledger_.load());
   SHOAL_CO_RETURN_IF_ERROR(co_await endings_.load());
   SHOAL_CO_RETURN_IF_ERROR(co_await replicas_.load());

@@ -26,6 +26,7 @@ constexpr std::string_view kPinsName = "pins";
 constexpr std::string_view kLockName = "lock";
 constexpr std::string_view kNodeIdName = "node-id";
 constexpr int kFormat = 1;
+constexpr uint64_t kVisitsPerTurn = 256;
 constexpr size_t kPinsBytesMax = 64 * kMiB;
 constexpr uint64_t kSmallCapacityMin = 64 * kMiB;
 constexpr uint64_t kSmallCapacityMax = 16 * kGiB;
@@ -178,6 +179,7 @@ class StoreImpl final : public Store {
   Task<Status> drop_staged_small(Hash128 write_id) override { return small_->drop(write_id); }
 
   std::vector<Staged> staged() const override;
+  Task<void> visit_staged(std::function<void(const Staged&)> visit) const override;
   Task<Status> set_pins(std::vector<std::string> objects) override;
   const std::vector<std::string>& pins() const override { return pins_; }
   StoreStats stats() const override;
@@ -401,6 +403,22 @@ std::vector<Store::Staged> StoreImpl::staged() const {
   files_->list_staged(all);
   small_->list_staged(all);
   return all;
+}
+
+Task<void> StoreImpl::visit_staged(std::function<void(const Staged&)> visit) const {
+  std::vector<Staged> files;
+  files_->list_staged(files);
+  std::vector<Hash128> small = small_->staged_ids();
+  uint64_t visited = 0;
+  auto turn_is_over = [&] { return ++visited % kVisitsPerTurn == 0; };
+  for (const Staged& staged : files) {
+    visit(staged);
+    if (turn_is_over()) co_await Yield(world_.executor);
+  }
+  for (const Hash128& id : small) {
+    if (auto record = small_->staged_record(id)) visit({std::move(*record), true});
+    if (turn_is_over()) co_await Yield(world_.executor);
+  }
 }
 
 Task<Status> StoreImpl::set_pins(std::vector<std::string> objects) {

@@ -294,6 +294,9 @@ class Store {
     bool small = false;
   };
   virtual std::vector<Staged> staged() const = 0;
+  // The same one by one, where there may be a million: other work runs between them. What is staged
+  // meanwhile may be left out.
+  virtual Task<void> visit_staged(std::function<void(const Staged&)> visit) const = 0;
 
   // --- pins ---
   // Objects (and all below "object/") that are never evicted. Durable.

@@ -362,6 +362,19 @@ void SmallTier::list_staged(std::vector<Store::Staged>& into) const {
   for (const auto& [id, value] : staged_) into.push_back({value.record(), true});
 }
 
+std::vector<Hash128> SmallTier::staged_ids() const {
+  std::vector<Hash128> ids;
+  ids.reserve(staged_.size());
+  for (const auto& [id, value] : staged_) ids.push_back(id);
+  return ids;
+}
+
+std::optional<StagedRecord> SmallTier::staged_record(Hash128 write_id) const {
+  auto found = staged_.find(write_id);
+  if (found == staged_.end()) return std::nullopt;
+  return found->second.record();
+}
+
 void SmallTier::add_stats(StoreStats& stats) const {
   stats.small_bytes = clean_bytes_ + staged_bytes_;
   stats.small_capacity = options_.capacity;

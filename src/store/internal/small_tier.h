@@ -55,6 +55,8 @@ class SmallTier {
   Task<Status> commit(Hash128 write_id, std::string etag);
   Task<Status> drop(Hash128 write_id);
   void list_staged(std::vector<Store::Staged>& into) const;
+  std::vector<Hash128> staged_ids() const;
+  std::optional<StagedRecord> staged_record(Hash128 write_id) const;
 
   // Says whether an object is pinned.
   void set_pinned(std::function<bool(const std::string&)> pinned) { pinned_ = std::move(pinned); }
