@@ -30,6 +30,8 @@ class MemoryFileSystem final : public FileSystem {
 
   std::atomic<int> reads{0};
   std::atomic<int> reads_blocked{0};
+  std::atomic<bool> accept_writes{false};  // and go on with them when a read finds this false again
+  std::atomic<int> writes_ended{0};
   std::atomic<int> opens{0};
   std::atomic<int> stale_answers{0};
   std::atomic<int> cancelled{0};
@@ -134,8 +136,12 @@ class MemoryFileSystem final : public FileSystem {
     co_return done;
   }
   Task<Result<size_t>> write(HandleId handle, uint64_t offset, ConstByteSpan bytes,
-                             std::function<void()>, Context) override {
+                             std::function<void()> accepted, Context) override {
     Node& node = node_of(handle);
+    if (accept_writes) {
+      accepted();
+      while (accept_writes) (void)co_await blocked_.wait({});
+    }
     if (handles_.at(handle).flags & O_APPEND) offset = node.size;
     ssize_t wrote =
         ::pwrite(node.descriptor, bytes.data(), bytes.size(), static_cast<off_t>(offset));
@@ -143,6 +149,7 @@ class MemoryFileSystem final : public FileSystem {
     node.size = std::max(node.size, offset + bytes.size());
     note_size(node);
     node.modified = executor_.wall_now();
+    ++writes_ended;
     co_return bytes.size();
   }
   Task<Status> flush(HandleId handle, Context) override {

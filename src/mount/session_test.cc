@@ -285,6 +285,20 @@ TEST_F(SessionTest, allocates_and_seeks) {
   EXPECT_ERRNO(::ioctl(file.get(), 0x1234), ENOTTY);
 }
 
+TEST_F(SessionTest, a_write_is_answered_when_it_is_accepted_and_lives_on) {
+  write_file("other", "x");
+  int before = fs().writes_ended;
+  Descriptor file = open_file("a", O_CREAT | O_WRONLY);
+  std::string bytes = pattern(1 << 20);
+  fs().accept_writes = true;
+  ASSERT_EQ(::write(file.get(), bytes.data(), bytes.size()), static_cast<ssize_t>(bytes.size()));
+  EXPECT_EQ(fs().writes_ended, before);
+  fs().accept_writes = false;
+  EXPECT_EQ(read_file("other"), "x");
+  EXPECT_TRUE(eventually([&] { return fs().writes_ended == before + 1; }));
+  EXPECT_EQ(read_file("a"), bytes);
+}
+
 TEST_F(SessionTest, copies_between_its_files_and_locks) {
   std::string bytes = pattern(200'000);
   write_file("a", bytes);
