@@ -141,7 +141,7 @@ class Daemon:
     """`shoal mount` in the foreground, as a child."""
 
     def __init__(self, origin, mountpoint, cache, *flags, env=None, expect_failure=False,
-                 user=None, log=None, prefix=()):
+                 user=None, log=None, prefix=(), patience=30):
         self.mountpoint = mountpoint
         self.log_path = log or (cache.rstrip("/") + ".log")
         environment = dict(os.environ)
@@ -158,7 +158,7 @@ class Daemon:
         log_file.close()
         if not expect_failure:
             eventually(lambda: self.process.poll() is not None or
-                       " is mounted on " in self.log(begun), "the mount to appear")
+                       " is mounted on " in self.log(begun), "the mount to appear", patience)
             if self.process.poll() is not None:
                 raise AssertionError("shoal mount failed:\n" + self.log())
 
@@ -262,14 +262,14 @@ class NodesTest(ShoalTest):
         eventually(lambda: all(len(node.status()["members"]) == len(self.nodes)
                                for node in self.nodes), "all to be members")
 
-    def start_node(self, i, *flags, origin=None, env=None):
+    def start_node(self, i, *flags, origin=None, env=None, patience=30):
         mountpoint = os.path.join(self.directory, f"mnt{i}")
         os.makedirs(mountpoint, exist_ok=True)
         if "--attr-ttl" not in flags:
             flags += ("--attr-ttl", "0s")
         node = Daemon(origin or self.origin, mountpoint, os.path.join(self.directory, f"cache{i}"),
                       "--cluster", "r", "--name", f"n{i}", "--listen", "127.0.0.1:0", "--http",
-                      "off", *flags, env=env)
+                      "off", *flags, env=env, patience=patience)
         node.cache = os.path.join(self.directory, f"cache{i}")
         self.addCleanup(node.stop)
         self.nodes[i:i + 1] = [node]

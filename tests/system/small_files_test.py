@@ -194,7 +194,8 @@ class SmallFiles(NodesTest):
                               content_of_path(self.path_at(b, "run/step/" + MANIFEST)))
         a.kill()
         began = time.monotonic()
-        a = self.start_node(0, *self.flags, "--ack", self.ack, origin=self.stub.url)
+        a = self.start_node(0, *self.flags, "--ack", self.ack, origin=self.stub.url,
+                            patience=PATIENCE)
         self.note(f"started again after {time.monotonic() - began:.1f} s")
         self.status_of(a)
         self.publish(a, "durable")
