@@ -180,8 +180,8 @@ class CachedFile {
   // `accepted`, if not empty, is called once when the write appends to the file and has its room:
   // from then on size() has it, and what is asked for later (reads, changes, sync()) comes after
   // it, so its author may go on; the bytes are borrowed to the end all the same. Should it fail
-  // after that, a copy is kept, and every later change, sync() or read of it tries again first and
-  // fails as long as that fails.
+  // after that, a copy is kept, which reads find, and every later change or sync() tries again
+  // first and fails as long as that fails.
   virtual Task<Status> write(uint64_t offset, ConstByteSpan bytes, std::span<const uint32_t> crcs,
                              Way way, std::function<void()> accepted) = 0;
   Task<Status> write(uint64_t offset, ConstByteSpan bytes) {

@@ -170,6 +170,8 @@ class File final : public CachedFile, public std::enable_shared_from_this<File> 
   Task<Status> catch_up(Range range);
   // Writes again what accepted writes could not.
   Task<Status> write_again();
+  // Puts what they could not into what was read of the file.
+  void add_unwritten(uint64_t offset, ByteSpan into) const;
   void accept(Range range);
   void undo_write(Range range, const std::vector<uint64_t>& absent);
   void show(Range range);

@@ -245,13 +245,18 @@ Task<Status> File::read(uint64_t offset, ByteSpan into, Way way) {
   Range range{offset, into.size()};
   RangeMark mark(*this, in_use_, range);
   touch(range);
-  // What is on its way counts as present.
-  SHOAL_CO_RETURN_IF_ERROR(co_await catch_up(range));
-  SHOAL_CO_RETURN_IF_ERROR(co_await ensure_checked(offset / kPieceBytes, pieces_of(range.end())));
-  SHOAL_CO_ASSIGN_OR_RETURN(size_t got, co_await move_out(offset, into, way));
-  // The file is shorter only while a truncation or a growing write is under way: zeros.
-  if (got < into.size()) std::ranges::fill(into.subspan(got), std::byte{0});
-  co_return Status();
+  while (true) {
+    // What is on its way counts as present.
+    while (overlaps(writing_, range)) (void)co_await changed_.wait({});
+    size_t unwritten = unwritten_.size();
+    SHOAL_CO_RETURN_IF_ERROR(co_await ensure_checked(offset / kPieceBytes, pieces_of(range.end())));
+    SHOAL_CO_ASSIGN_OR_RETURN(size_t got, co_await move_out(offset, into, way));
+    // The file is shorter only while a truncation or a growing write is under way: zeros.
+    if (got < into.size()) std::ranges::fill(into.subspan(got), std::byte{0});
+    if (unwritten != unwritten_.size()) continue;  // some have come into the file meanwhile
+    add_unwritten(offset, into);
+    co_return Status();
+  }
 }
 
 // Of a part that is one whole piece, as it entered.
@@ -265,7 +270,7 @@ std::optional<uint32_t> File::known_crc(Range part) const {
 }
 
 Task<Result<std::vector<uint32_t>>> File::read_with_crcs(uint64_t offset, ByteSpan into) {
-  SHOAL_CO_RETURN_IF_ERROR(co_await catch_up({offset, into.size()}));
+  while (overlaps(writing_, {offset, into.size()})) (void)co_await changed_.wait({});
   std::vector<std::optional<uint32_t>> before;
   auto part_at = [&](uint64_t at) { return Range{at, std::min(kPieceBytes, into.size() - at)}; };
   for (uint64_t at = 0; at < into.size(); at += kPieceBytes) {

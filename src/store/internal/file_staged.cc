@@ -144,6 +144,16 @@ Task<Status> File::catch_up(Range range) {
   co_return Status();
 }
 
+void File::add_unwritten(uint64_t offset, ByteSpan into) const {
+  for (const Unwritten& one : unwritten_) {
+    uint64_t from = std::max(offset, one.offset);
+    uint64_t to = std::min(offset + into.size(), one.range().end());
+    if (from >= to) continue;
+    std::ranges::copy(one.bytes.part(from - one.offset, to - from),
+                      into.begin() + static_cast<std::ptrdiff_t>(from - offset));
+  }
+}
+
 Task<Status> File::write_again() {
   while (!unwritten_.empty()) {
     if (writing_again_) {
