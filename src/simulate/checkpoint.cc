@@ -114,8 +114,8 @@ class CheckpointLife : public ClusterWorld {
     uint32_t begun = 0;
   };
   static Task<void> write_open(CheckpointLife* self, SimNode* node, OpenWriter* writer);
-  // Nobody reaches them, and they nobody, for so long.
-  void cut_off_some(const SimNode& but, Duration length);
+  // Nobody reaches them, and they nobody, for less than the grace time: they are not lost.
+  void cut_off_some(const SimNode& but);
   // Every file whose name begins so.
   static Task<void> verify_below(CheckpointLife* self, SimNode* node, std::string prefix);
   void verify_everywhere(const std::string& prefix, const char* what);
@@ -132,6 +132,7 @@ class CheckpointLife : public ClusterWorld {
   uint64_t seed_;
   SteadyTime next_look_{};  // whether all is drained
   bool destroyed_ = false;  // since everything was in the origin
+  SteadyTime cut_until_{};  // some are cut off, or just back
   uint64_t verifying_ = 0;  // programs that look after a destroyed node's files
 };
 
@@ -216,13 +217,13 @@ void CheckpointLife::destroy_open_writer() {
     auto begun = [&] { return writer.begun >= sync || running == 0; };
     if (!run_until(begun, minutes(10), "writing a file that stays open")) return;
     sim_.run_for(milliseconds(random_.below(4000)));
-    if (random_.chance(0.7)) cut_off_some(victim, disturb(seconds(1), seconds(20)));
+    if (random_.chance(0.7)) cut_off_some(victim);
     sim_.run_for(milliseconds(random_.below(4000)));
     writer.may_sync = sync + 1;
   }
   if (!run_until([&] { return running == 0; }, minutes(10), "syncing it again")) return;
   sim_.run_for(milliseconds(random_.below(2000)));
-  if (random_.chance(0.7)) cut_off_some(victim, disturb(seconds(5), seconds(60)));
+  if (random_.chance(0.7)) cut_off_some(victim);
   crash_node(victim, CrashKind::kProcess, true);
   verify_everywhere(prefix, "reading what was synced on a destroyed node");
   if (failing()) return;
@@ -233,7 +234,8 @@ void CheckpointLife::destroy_open_writer() {
   }
 }
 
-void CheckpointLife::cut_off_some(const SimNode& but, Duration length) {
+void CheckpointLife::cut_off_some(const SimNode& but) {
+  if (sim_.now() < cut_until_) sim_.run_for(cut_until_ - sim_.now());
   std::vector<SimHostId> inside;
   std::vector<SimHostId> outside;
   uint64_t first = random_.below(nodes_.size());
@@ -244,7 +246,9 @@ void CheckpointLife::cut_off_some(const SimNode& but, Duration length) {
     (cut ? inside : outside).push_back(node.machine->host());
   }
   uint64_t cut = sim_.network().partition(inside, outside, SimCut::kBothWays);
+  Duration length = disturb(seconds(1), plan().cluster.grace - seconds(5));
   sim_.at(length, [this, cut] { sim_.network().heal(cut); });
+  cut_until_ = sim_.now() + length + seconds(5);
 }
 
 void CheckpointLife::drain() {
