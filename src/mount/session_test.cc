@@ -289,7 +289,7 @@ TEST_F(SessionTest, a_write_is_answered_when_it_is_accepted_and_lives_on) {
   write_file("other", "x");
   int before = fs().writes_ended;
   Descriptor file = open_file("a", O_CREAT | O_WRONLY);
-  std::string bytes = pattern(1 << 20);
+  std::string bytes = pattern(1 << 19);  // one request
   fs().accept_writes = true;
   ASSERT_EQ(::write(file.get(), bytes.data(), bytes.size()), static_cast<ssize_t>(bytes.size()));
   EXPECT_EQ(fs().writes_ended, before);

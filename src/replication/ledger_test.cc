@@ -135,6 +135,7 @@ class LedgerMachine : public StoreMachine {
   Ledger& ledger() {
     if (ledger_ == nullptr) {
       ledger_ = std::make_unique<Ledger>(machine.world(), store(), log);
+      for (const Store::Staged& staged : store().staged()) ledger_->note_recovered(staged);
       EXPECT_TRUE(run(ledger_->load()).has_value());
     }
     return *ledger_;
