@@ -102,16 +102,18 @@ std::string CheckpointFile::describe() const {
   return text.empty() ? "absent" : text;
 }
 
-bool ContestedFile::Version::is(const std::string& got) const {
-  return acknowledged ? *bytes == got : bytes->starts_with(got);
+bool ContestedFile::Version::is(const std::string& got, SteadyTime since) const {
+  return acknowledged <= since ? *bytes == got : bytes->starts_with(got);
 }
 
-bool ContestedFile::ever_was(const std::string& got) const {
-  return std::ranges::any_of(versions, [&](const Version& version) { return version.is(got); });
+bool ContestedFile::ever_was(const std::string& got, SteadyTime since) const {
+  return std::ranges::any_of(versions,
+                             [&](const Version& version) { return version.is(got, since); });
 }
 
 bool ContestedFile::must_be_kept(const Version& version) const {
-  return version.acknowledged && std::ranges::none_of(versions, [&](const Version& other) {
+  return version.acknowledged != kNever &&
+         std::ranges::none_of(versions, [&](const Version& other) {
            return &other != &version && other.opened >= version.closing;
          });
 }
@@ -160,7 +162,7 @@ void CheckpointFiles::check_contested() {
     for (const std::string& name : ground_.account->service.names(kContainer, path)) {
       if (name != path && !name.starts_with(path + ".conflict-")) continue;
       kept.push_back(ground_.account->service.find(kContainer, name)->content.to_string());
-      if (file.ever_was(kept.back())) continue;
+      if (file.ever_was(kept.back(), ground_.now())) continue;
       ground_.failed(fmt::format("{}: {} bytes that nobody wrote", name, kept.back().size()));
     }
     for (const ContestedFile::Version& version : file.versions) {
@@ -250,35 +252,6 @@ Task<bool> CheckpointProgram::rewrite(std::string path) {
   co_return status.has_value();
 }
 
-Task<bool> CheckpointProgram::write_open(std::string path, uint32_t syncs,
-                                         std::function<bool(uint32_t)> may_sync) {
-  CheckpointFile& file = files_.at(path);
-  file.busy = true;
-  uint64_t part = 300 * kKiB + random_.below(2 * kMiB);
-  auto bytes =
-      std::make_shared<const std::string>(make_content(ground_.next_write++, part * (syncs + 1)));
-  FileState doubt = holding(bytes);
-  doubt.least = 0;
-  file.begin(doubt);
-  Context context = limit();
-  auto open = co_await daemon_.kernel().open(path, O_WRONLY | O_CREAT | O_TRUNC, context);
-  Status status = open ? Status() : fail(open.error());
-  for (uint32_t i = 0; i <= syncs && status; ++i) {
-    ConstByteSpan next = as_bytes(*bytes).subspan(part * i, part);
-    auto wrote = co_await daemon_.kernel().write(open->handle, part * i, next, context);
-    if (!wrote) status = fail(std::move(wrote).error());
-    if (!status || i == syncs) break;
-    while (!may_sync(i) && status) {
-      status = co_await sleep_for(daemon_.world().executor, milliseconds(20), context);
-    }
-    if (status) status = co_await daemon_.kernel().fs.sync(open->handle, false, context);
-    if (status) file.synced(holding(bytes), part * (i + 1));
-  }
-  ground_.findings.count("left_open");
-  if (!status) check_error(status.error(), "writing " + path);
-  co_return status.has_value();
-}
-
 Task<bool> CheckpointProgram::append(std::string path) {
   CheckpointFile& file = files_.at(path);
   file.busy = true;
@@ -307,7 +280,7 @@ Task<void> CheckpointProgram::contend() {
   Status status = co_await write_contested(path, version);
   file.writers.erase(daemon_.name());
   ground_.findings.count("contested_writes");
-  version.acknowledged = status.has_value();
+  if (status) version.acknowledged = ground_.now();
   bool replaced =
       !status && status.error().code() == Code::kStale;  // by another, while it was open
   if (!status && !replaced) check_error(status.error(), "writing " + path);
@@ -338,10 +311,11 @@ Task<Status> CheckpointProgram::write_contested(std::string path, ContestedFile:
 Task<void> CheckpointProgram::read_contested(std::string path) {
   Context context = limit();
   CallWatch watch(ground_, daemon_, "reading " + path, context);
+  SteadyTime begun = ground_.now();
   auto got = co_await daemon_.kernel().read_path(path, 64 * kKiB + random_.below(kMiB), context);
   ground_.findings.count("reads");
   if (got) {
-    if (files_.contested(path).ever_was(*got)) co_return;
+    if (files_.contested(path).ever_was(*got, begun)) co_return;
     co_return ground_.failed(
         fmt::format("{} on {}: {} bytes that nobody wrote", path, daemon_.name(), got->size()));
   }

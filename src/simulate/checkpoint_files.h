@@ -54,13 +54,14 @@ struct ContestedFile {
     std::shared_ptr<const std::string> bytes;
     SteadyTime opened = kNever;   // its writer may know of what was closed before
     SteadyTime closing = kNever;  // others may know of it
-    bool acknowledged = false;
-    bool is(const std::string& got) const;
+    SteadyTime acknowledged = kNever;
+    // Read from `since` on: whole if it was acknowledged by then, else any beginning of it.
+    bool is(const std::string& got, SteadyTime since) const;
   };
   std::deque<Version> versions;   // in the order in which they were begun
   std::set<std::string> writers;  // nodes, one version at a time
 
-  bool ever_was(const std::string& got) const;
+  bool ever_was(const std::string& got, SteadyTime since) const;
   // Acknowledged, and no writer opened the file who may have known of it.
   bool must_be_kept(const Version& version) const;
 };
@@ -100,9 +101,6 @@ class CheckpointProgram {
   Task<void> run();
   // The whole file anew; true: acknowledged.
   Task<bool> rewrite(std::string path);
-  // A new file, synced `syncs` times and written on in between and after; never closed. Each sync
-  // but the first waits until `may_sync` says so.
-  Task<bool> write_open(std::string path, uint32_t syncs, std::function<bool(uint32_t)> may_sync);
   // Until the file reads as one of its possible states, or is changed, or the deadline has passed
   // since the last fault: then it is a failure.
   Task<void> verify(std::string path, Duration limit);

@@ -157,11 +157,14 @@ class SmallFiles(NodesTest):
         wrong = []
 
         def compare(numbers):
-            reader = self.stub.reader()
-            for number in numbers:
-                if reader.get(f"{directory}/{name_of(number)}") != content_of(number):
-                    wrong.append(name_of(number))
-            reader.close()
+            try:
+                reader = self.stub.reader()
+                for number in numbers:
+                    if reader.get(f"{directory}/{name_of(number)}") != content_of(number):
+                        wrong.append(name_of(number))
+                reader.close()
+            except Exception as error:  # else it would end the thread only
+                wrong.append(repr(error))
 
         threads = [threading.Thread(target=compare, args=(range(i, FILES, 4),)) for i in range(4)]
         for thread in threads:
