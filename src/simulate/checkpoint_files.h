@@ -51,6 +51,7 @@ struct CheckpointFile {
 // could not know of it: both are kept.
 struct ContestedFile {
   struct Version {
+    std::string node;
     std::shared_ptr<const std::string> bytes;
     SteadyTime opened = kNever;   // its writer may know of what was closed before
     SteadyTime closing = kNever;  // others may know of it
