@@ -167,7 +167,8 @@ class File final : public CachedFile, public std::enable_shared_from_this<File> 
   Task<Result<Permit>> prepare(Range range, uint64_t amount, bool charge);
   // Some write has not brought its bytes there yet.
   bool is_under_way(Range range) const;
-  Task<Status> catch_up(Range range);
+  // Until no write into it is in flight; what accepted ones could not write may be left.
+  Task<void> wait_written(Range range);
   // Writes again what accepted writes could not.
   Task<Status> write_again();
   // Puts what they could not into what was read of the file.

@@ -247,7 +247,7 @@ Task<Status> File::read(uint64_t offset, ByteSpan into, Way way) {
   touch(range);
   while (true) {
     // What is on its way counts as present.
-    while (overlaps(writing_, range)) (void)co_await changed_.wait({});
+    co_await wait_written(range);
     size_t unwritten = unwritten_.size();
     SHOAL_CO_RETURN_IF_ERROR(co_await ensure_checked(offset / kPieceBytes, pieces_of(range.end())));
     SHOAL_CO_ASSIGN_OR_RETURN(size_t got, co_await move_out(offset, into, way));
@@ -270,7 +270,7 @@ std::optional<uint32_t> File::known_crc(Range part) const {
 }
 
 Task<Result<std::vector<uint32_t>>> File::read_with_crcs(uint64_t offset, ByteSpan into) {
-  while (overlaps(writing_, {offset, into.size()})) (void)co_await changed_.wait({});
+  co_await wait_written({offset, into.size()});
   std::vector<std::optional<uint32_t>> before;
   auto part_at = [&](uint64_t at) { return Range{at, std::min(kPieceBytes, into.size() - at)}; };
   for (uint64_t at = 0; at < into.size(); at += kPieceBytes) {

@@ -85,7 +85,7 @@ Task<Result<Permit>> File::prepare(Range range, uint64_t amount, bool charge) {
   while (true) {
     SHOAL_CO_RETURN_IF_ERROR(check_writable());
     SHOAL_CO_RETURN_IF_ERROR(co_await write_again());
-    SHOAL_CO_RETURN_IF_ERROR(co_await catch_up(range));
+    co_await wait_written(range);
     uint64_t need = charge ? uncharged(range) * kPieceBytes : 0;
     uint64_t own = std::min(need, reserved_);
     reserved_ -= own;
@@ -101,7 +101,7 @@ Task<Result<Permit>> File::prepare(Range range, uint64_t amount, bool charge) {
       ready = fail(Code::kInternal, fmt::format("{}: [{}, {}) covers a missing piece partly",
                                                 object_, range.offset, range.end()));
     }
-    bool again = !unwritten_.empty() || is_under_way(range);
+    bool again = !unwritten_.empty() || overlaps(writing_, range);
     if (ready && !again && edges_unchecked(range)) {
       uint64_t tail = size_ == 0 ? 0 : (size_ - 1) / kPieceBytes;
       for (uint64_t i : {range.offset / kPieceBytes, (range.end() - 1) / kPieceBytes, tail}) {
@@ -133,15 +133,8 @@ bool File::is_under_way(Range range) const {
          });
 }
 
-Task<Status> File::catch_up(Range range) {
-  while (is_under_way(range)) {
-    if (overlaps(writing_, range)) {
-      (void)co_await changed_.wait({});
-    } else {
-      SHOAL_CO_RETURN_IF_ERROR(co_await write_again());
-    }
-  }
-  co_return Status();
+Task<void> File::wait_written(Range range) {
+  while (overlaps(writing_, range)) (void)co_await changed_.wait({});
 }
 
 void File::add_unwritten(uint64_t offset, ByteSpan into) const {
