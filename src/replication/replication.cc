@@ -399,7 +399,6 @@ Task<Status> Replication::read_from_nodes(const std::string& object, WriteName w
                                           Context context) {
   std::string home = object;
   std::vector<NodeId> nodes;
-  uint64_t size = offset + into.size();
   uint64_t chunk = offset / options_.chunk_bytes;
   std::vector<uint32_t> crcs;
   bool sealed = true;
@@ -408,7 +407,6 @@ Task<Status> Replication::read_from_nodes(const std::string& object, WriteName w
     sealed = record.sealed;
     if (record.sealed) crcs = record.chunk_crcs;
     home = record.home;
-    size = std::max(size, record.size);
     nodes.push_back(record.writer);
     // Who owns the chunk first: most likely it holds it.
     for (const NodeId& owner : candidates(slot_of_chunk(home, chunk))) {
@@ -435,7 +433,7 @@ Task<Status> Replication::read_from_nodes(const std::string& object, WriteName w
       wire::ReadRequest request;
       request.set_object(home);
       request.set_etag(write.etag());
-      request.set_size(size);
+      request.set_size(offset + into.size());  // a later record may say more: that is not asked for
       request.set_offset(offset + at);
       request.set_length(static_cast<uint32_t>(part.size()));
       request.set_only_cached(true);

@@ -367,8 +367,9 @@ Task<Result<ObjectInfo>> Takeover::commit(const LedgerRecord& record, const Hold
                                 co_await replication_.ledger().with_content(record));
       if (record.size > 0) std::memcpy(content.data(), whole.content->data(), record.size);
     } else if (record.size > 0) {
-      SHOAL_CO_RETURN_IF_ERROR(
-          co_await replication_.read(record.object, record.write, 0, content, {}, context));
+      // What cannot be read now is looked at anew: its record may have been replaced meanwhile.
+      SHOAL_CO_RETURN_IF_ERROR(co_await replication_.read(record.object, record.write, 0, content,
+                                                          {}, replication_.limited(kCopyLimit)));
     }
     if (record.sealed && crc32c(content) != record.crc) {
       co_return fail(Code::kCorrupt, "its replicas do not match its checksum");
@@ -382,8 +383,8 @@ Task<Result<ObjectInfo>> Takeover::commit(const LedgerRecord& record, const Hold
   if (!gate.empty()) {
     std::string content(gate == kGateSelf ? record.size : 0, '\0');
     ByteSpan into(reinterpret_cast<std::byte*>(content.data()), content.size());
-    SHOAL_CO_RETURN_IF_ERROR(
-        co_await replication_.read(record.object, record.write, 0, into, {}, context));
+    SHOAL_CO_RETURN_IF_ERROR(co_await replication_.read(record.object, record.write, 0, into, {},
+                                                        replication_.limited(kCopyLimit)));
     SHOAL_CO_RETURN_IF_ERROR(
         co_await pass_gate(replication_, record.object, gate, std::move(content), context));
   }
