@@ -99,6 +99,7 @@ class CheckpointLife : public ClusterWorld {
   void work();
   void calm_down();
   void destroy_writer();
+  void destroy_open_writer();
   void drain();
   void check_contents();
   void stop_all();
@@ -106,6 +107,15 @@ class CheckpointLife : public ClusterWorld {
   void start_programs(SimNode& node) override;
   static Task<void> run_program(CheckpointLife* self, SimNode* node, SeededRandom random);
   static Task<void> write_some(CheckpointLife* self, SimNode* node, uint32_t count);
+  struct OpenWriter {
+    std::string path;
+    uint32_t syncs = 0;     // to make
+    uint32_t may_sync = 1;  // so many of them
+    uint32_t begun = 0;
+  };
+  static Task<void> write_open(CheckpointLife* self, SimNode* node, OpenWriter* writer);
+  // Nobody reaches them, and they nobody, for less than the grace time: they are not lost.
+  void cut_off_some(const SimNode& but);
   // Every file whose name begins so.
   static Task<void> verify_below(CheckpointLife* self, SimNode* node, std::string prefix);
   void verify_everywhere(const std::string& prefix, const char* what);
@@ -122,6 +132,7 @@ class CheckpointLife : public ClusterWorld {
   uint64_t seed_;
   SteadyTime next_look_{};  // whether all is drained
   bool destroyed_ = false;  // since everything was in the origin
+  SteadyTime cut_until_{};  // some are cut off, or just back
   uint64_t verifying_ = 0;  // programs that look after a destroyed node's files
 };
 
@@ -190,6 +201,56 @@ void CheckpointLife::destroy_writer() {
   if (!run_until(back, plan().cluster.grace + kSlack, "a new node's start")) log_maps();
 }
 
+// It has a file open that it synced more than once. Who keeps records or replicas of it is cut off
+// now and then, so that the records of the syncs lie on different nodes, and those who act in its
+// place know some of them only.
+void CheckpointLife::destroy_open_writer() {
+  if (random_.chance(0.4)) return;
+  SimNode& victim = *living()[random_.below(living().size())];
+  std::string prefix = CheckpointFiles::directory_of(victim.machine->name());
+  OpenWriter writer;
+  writer.path = prefix + "open";
+  writer.syncs = 2 + static_cast<uint32_t>(random_.below(2));
+  uint64_t running = 1;
+  spawn(victim, write_open(this, &victim, &writer), &running);
+  for (uint32_t sync = 1; sync < writer.syncs; ++sync) {
+    auto begun = [&] { return writer.begun >= sync || running == 0; };
+    if (!run_until(begun, minutes(10), "writing a file that stays open")) return;
+    sim_.run_for(milliseconds(random_.below(4000)));
+    if (random_.chance(0.7)) cut_off_some(victim);
+    sim_.run_for(milliseconds(random_.below(4000)));
+    writer.may_sync = sync + 1;
+  }
+  if (!run_until([&] { return running == 0; }, minutes(10), "syncing it again")) return;
+  sim_.run_for(milliseconds(random_.below(2000)));
+  if (random_.chance(0.7)) cut_off_some(victim);
+  crash_node(victim, CrashKind::kProcess, true);
+  verify_everywhere(prefix, "reading what was synced on a destroyed node");
+  if (failing()) return;
+  boot(victim);
+  auto back = [this] { return all_up() && maps_agree(); };
+  if (!run_until(back, plan().cluster.grace + kSlack + seconds(60), "a new node's start")) {
+    log_maps();
+  }
+}
+
+void CheckpointLife::cut_off_some(const SimNode& but) {
+  if (sim_.now() < cut_until_) sim_.run_for(cut_until_ - sim_.now());
+  std::vector<SimHostId> inside;
+  std::vector<SimHostId> outside;
+  uint64_t first = random_.below(nodes_.size());
+  uint64_t count = 1 + random_.below(2);
+  for (uint64_t i = 0; i < nodes_.size(); ++i) {
+    const SimNode& node = nodes_[(first + i) % nodes_.size()];
+    bool cut = &node != &but && inside.size() < count;
+    (cut ? inside : outside).push_back(node.machine->host());
+  }
+  uint64_t cut = sim_.network().partition(inside, outside, SimCut::kBothWays);
+  Duration length = disturb(seconds(1), plan().cluster.grace - seconds(5));
+  sim_.at(length, [this, cut] { sim_.network().heal(cut); });
+  cut_until_ = sim_.now() + length + seconds(5);
+}
+
 void CheckpointLife::drain() {
   SteadyTime begun = sim_.now();
   if (!run_until([this] { return drained(); }, kDrainMax, "uploading everything")) {
@@ -225,6 +286,7 @@ void CheckpointLife::live() {
     if (!failing()) drain();
   }
   for (Phase phase : {&CheckpointLife::destroy_writer, &CheckpointLife::drain,
+                      &CheckpointLife::destroy_open_writer, &CheckpointLife::drain,
                       &CheckpointLife::check_contents, &CheckpointLife::stop_all}) {
     if (!failing()) (this->*phase)();
   }
@@ -252,6 +314,17 @@ Task<void> CheckpointLife::write_some(CheckpointLife* self, SimNode* node, uint3
     if (co_await program.rewrite(path)) continue;
     self->failed(path + ": could not be written when all is well");
   }
+}
+
+Task<void> CheckpointLife::write_open(CheckpointLife* self, SimNode* node, OpenWriter* writer) {
+  CheckpointProgram program(self->ground_, self->files_, *node->daemon, self->random_.fork());
+  auto may_sync = [writer](uint32_t sync) {
+    if (sync >= writer->may_sync) return false;
+    writer->begun = sync + 1;
+    return true;
+  };
+  bool written = co_await program.write_open(writer->path, writer->syncs, may_sync);
+  static_cast<void>(written);  // who is cut off may have been needed
 }
 
 Task<void> CheckpointLife::verify_below(CheckpointLife* self, SimNode* node, std::string prefix) {

@@ -252,6 +252,35 @@ Task<bool> CheckpointProgram::rewrite(std::string path) {
   co_return status.has_value();
 }
 
+Task<bool> CheckpointProgram::write_open(std::string path, uint32_t syncs,
+                                         std::function<bool(uint32_t)> may_sync) {
+  CheckpointFile& file = files_.at(path);
+  file.busy = true;
+  uint64_t part = 300 * kKiB + random_.below(2 * kMiB);
+  auto bytes =
+      std::make_shared<const std::string>(make_content(ground_.next_write++, part * (syncs + 1)));
+  FileState doubt = holding(bytes);
+  doubt.least = 0;
+  file.begin(doubt);
+  Context context = limit();
+  auto open = co_await daemon_.kernel().open(path, O_WRONLY | O_CREAT | O_TRUNC, context);
+  Status status = open ? Status() : fail(open.error());
+  for (uint32_t i = 0; i <= syncs && status; ++i) {
+    ConstByteSpan next = as_bytes(*bytes).subspan(part * i, part);
+    auto wrote = co_await daemon_.kernel().write(open->handle, part * i, next, context);
+    if (!wrote) status = fail(std::move(wrote).error());
+    if (!status || i == syncs) break;
+    while (!may_sync(i) && status) {
+      status = co_await sleep_for(daemon_.world().executor, milliseconds(20), context);
+    }
+    if (status) status = co_await daemon_.kernel().fs.sync(open->handle, false, context);
+    if (status) file.synced(holding(bytes), part * (i + 1));
+  }
+  ground_.findings.count("left_open");
+  if (!status) check_error(status.error(), "writing " + path);
+  co_return status.has_value();
+}
+
 Task<bool> CheckpointProgram::append(std::string path) {
   CheckpointFile& file = files_.at(path);
   file.busy = true;

@@ -102,6 +102,9 @@ class CheckpointProgram {
   Task<void> run();
   // The whole file anew; true: acknowledged.
   Task<bool> rewrite(std::string path);
+  // A new file, synced `syncs` times and written on in between and after; never closed. Each sync
+  // but the first waits until `may_sync` says so.
+  Task<bool> write_open(std::string path, uint32_t syncs, std::function<bool(uint32_t)> may_sync);
   // Until the file reads as one of its possible states, or is changed, or the deadline has passed
   // since the last fault: then it is a failure.
   Task<void> verify(std::string path, Duration limit);
