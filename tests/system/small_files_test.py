@@ -117,11 +117,6 @@ class SmallFiles(NodesTest):
             if FILES >= 10_000:  # few files take no more than a page of a listing does
                 self.assertLess(each, BYTES_PER_FILE)
 
-    def make_durable(self, node):
-        began = time.monotonic()
-        node.sync(timeout=f"{PATIENCE}s", seconds=PATIENCE + 60)
-        self.note(f"durable: {FILES / (time.monotonic() - began):.0f} files/s")
-
     def publish(self, node, level):
         began = time.monotonic()
         out = subprocess.run([SHOAL, "publish", self.path_at(node, "run/step"), "--latest",
@@ -205,7 +200,7 @@ class SmallFiles(NodesTest):
         reader = self.stub.reader()
         self.addCleanup(reader.close)
         self.assert_published(reader.get("run/newest"), reader.get("run/step/" + MANIFEST))
-        self.make_durable(a)
+        a.sync(timeout=f"{PATIENCE}s", seconds=PATIENCE + 60)
         eventually(lambda: all(node.status()["replication"]["records"] == 0
                                for node in self.nodes), "the records to go", PATIENCE)
         for node in self.nodes:
@@ -229,7 +224,7 @@ class SmallFiles(NodesTest):
             self.assertGreater(self.status_of(a)["dirty"]["objects"], FILES // 2,
                                "the rename waited for uploads")
         self.while_it_uploads(a, rename)
-        self.make_durable(a)
+        a.sync(timeout=f"{PATIENCE}s", seconds=PATIENCE + 60)
         self.assertEqual(self.status_of(a)["dirty"]["objects"], 0)
         expected = {name_of(number) for number in range(FILES)}
         for node in self.nodes:
