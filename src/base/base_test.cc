@@ -7,6 +7,7 @@
 #include "base/checksum.h"
 #include "base/hash.h"
 #include "base/object_name.h"
+#include "base/piece_crcs.h"
 
 namespace shoal {
 namespace {
@@ -26,6 +27,24 @@ TEST(Checksum, combines_and_continues) {
     auto b = as_bytes(text).subspan(cut);
     EXPECT_EQ(crc32c_combine(crc32c(a), crc32c(b), b.size()), crc32c(as_bytes(text)));
     EXPECT_EQ(crc32c(b, crc32c(a)), crc32c(as_bytes(text)));
+  }
+}
+
+TEST(Checksum, of_each_piece_and_hash_of_all_in_one_pass) {
+  std::mt19937 random(8);
+  for (size_t size : {size_t{0}, size_t{1}, size_t{kPieceBytes}, size_t{5 * kPieceBytes + 17}}) {
+    std::string text(size, 0);
+    for (char& c : text) c = static_cast<char>(random());
+    PieceSums sums = piece_sums(as_bytes(text));
+    EXPECT_EQ(sums.hash, hash_bytes(as_bytes(text)));
+    EXPECT_EQ(sums.crcs, piece_crcs(as_bytes(text)));
+    uint32_t whole = 0;
+    for (size_t i = 0; i < sums.crcs.size(); ++i) {
+      size_t length = std::min<size_t>(kPieceBytes, size - i * kPieceBytes);
+      EXPECT_EQ(sums.crcs[i], crc32c(as_bytes(text).subspan(i * kPieceBytes, length)));
+      whole = crc32c_combine(whole, sums.crcs[i], length);
+    }
+    EXPECT_EQ(whole, crc32c(as_bytes(text)));
   }
 }
 

@@ -2,7 +2,7 @@
 
 #include <isa-l/crc.h>
 
-#include <array>
+#include "base/bytes.h"
 
 namespace shoal {
 
@@ -45,7 +45,9 @@ uint32_t crc32c(std::span<const std::byte> bytes, uint32_t before) {
 }
 
 uint32_t crc32c_combine(uint32_t crc_a, uint32_t crc_b, uint64_t length_b) {
-  return multiply_modulo(power_of_bytes(length_b), crc_a) ^ crc_b;
+  static const uint32_t power_of_piece = power_of_bytes(kPieceBytes);  // nearly all are of one
+  uint32_t power = length_b == kPieceBytes ? power_of_piece : power_of_bytes(length_b);
+  return multiply_modulo(power, crc_a) ^ crc_b;
 }
 
 }  // namespace shoal

@@ -1,9 +1,10 @@
 #include "base/hash.h"
 
 #include <fmt/format.h>
-#include <xxhash.h>
 
 #include <charconv>
+
+#include "base/internal/xxh3.h"
 
 namespace shoal {
 

@@ -49,12 +49,13 @@ std::unique_ptr<Replicas::Arrived> Replicas::keep(Arrived arrived) {
 }
 
 // A block as it arrived, else from the disk, or from other nodes where it is not here.
-Task<Result<Replicas::Arrived>> Replicas::load_block(Replica& replica, uint64_t index,
-                                                     uint64_t length, Context context) {
+Task<Result<Replicas::Loaded>> Replicas::load_block(Replica& replica, uint64_t index,
+                                                    uint64_t length, Context context) {
   auto arrived = std::move(replica.blocks[index].arrived);
   if (arrived != nullptr && arrived->bytes.size() == length) {
     // Promise 2: checked against the checksums with which it came, before it leaves.
-    if (piece_crcs(arrived->bytes.span()) == arrived->crcs) co_return std::move(*arrived);
+    PieceSums sums = piece_sums(arrived->bytes.span());
+    if (sums.crcs == arrived->crcs) co_return Loaded{std::move(*arrived), sums.hash};
     replication_.parts().log.error("{}: block {} changed in memory; it is read from the disk",
                                    replica.object, index);
   }
@@ -69,7 +70,7 @@ Task<Result<Replicas::Arrived>> Replicas::load_block(Replica& replica, uint64_t 
   if (!here) {
     SHOAL_CO_RETURN_IF_ERROR(
         co_await replication_.read(replica.object, replica.write, range.offset, into, {}, context));
-    co_return std::move(block);
+    co_return Loaded{std::move(block), hash_bytes(into)};
   }
   SHOAL_CO_RETURN_IF_ERROR(
       co_await replica.file->read(range.offset, into, CachedFile::Way::kDirect));
@@ -80,7 +81,7 @@ Task<Result<Replicas::Arrived>> Replicas::load_block(Replica& replica, uint64_t 
       co_return fail(Code::kCorrupt, replica.object + ": a replica does not match its checksum");
     }
   }
-  co_return std::move(block);
+  co_return Loaded{std::move(block), hash_bytes(into)};
 }
 
 Task<Status> Replicas::send_block(Replica& replica, uint64_t index, uint64_t size,
@@ -88,9 +89,9 @@ Task<Status> Replicas::send_block(Replica& replica, uint64_t index, uint64_t siz
   uint64_t revision = replica.blocks[index].revision;
   uint64_t begin = index * replica.block_bytes;
   uint64_t length = block_length(index, replica.block_bytes, size);
-  SHOAL_CO_ASSIGN_OR_RETURN(Arrived loaded, co_await load_block(replica, index, length, context));
-  ConstByteSpan bytes = loaded.bytes.span();
-  std::string id = fmt::format("{:08}", index) + hash_bytes(bytes).to_hex();
+  SHOAL_CO_ASSIGN_OR_RETURN(Loaded loaded, co_await load_block(replica, index, length, context));
+  ConstByteSpan bytes = loaded.block.bytes.span();
+  std::string id = fmt::format("{:08}", index) + loaded.hash.to_hex();
   if (!there.contains(id)) {
     SHOAL_CO_RETURN_IF_ERROR(co_await replication_.parts().upload_rate.take(length, context));
     Executor& executor = replication_.executor();

@@ -81,6 +81,10 @@ class Replicas {
     std::vector<uint32_t> crcs;  // of its pieces
     Permit memory;               // for blocks on their way to the origin
   };
+  struct Loaded {
+    Arrived block;
+    Hash128 hash;
+  };
   struct Block {
     enum class State { kQueued, kUploading, kDone };
     State state = State::kQueued;
@@ -144,8 +148,8 @@ class Replicas {
   std::unique_ptr<Arrived> keep(Arrived arrived);
   Task<Status> sync(Replica& replica, uint64_t size);
   static Task<Result<uint32_t>> crc_of(Replica& replica, Range range);
-  Task<Result<Arrived>> load_block(Replica& replica, uint64_t index, uint64_t length,
-                                   Context context);
+  Task<Result<Loaded>> load_block(Replica& replica, uint64_t index, uint64_t length,
+                                  Context context);
   Task<Status> send_block(Replica& replica, uint64_t index, uint64_t size,
                           std::set<std::string> there, Context context);
   Task<void> upload_queued();
