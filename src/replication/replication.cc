@@ -99,6 +99,11 @@ bool Replication::is_lost(const NodeId& node) const {
   return member == nullptr || member->state == MemberState::kDown;
 }
 
+bool Replication::is_member(const NodeId& node) const {
+  std::shared_ptr<const SlotMap> map = parts_.view.map();
+  return map != nullptr && map->find(node) != nullptr;
+}
+
 bool Replication::is_any_lost() const {
   std::shared_ptr<const SlotMap> map = parts_.view.map();
   return map == nullptr || std::ranges::any_of(map->members, [](const Member& member) {
@@ -392,6 +397,36 @@ Task<Status> Replication::read_here(const std::string& home, WriteName write, ui
   co_return Status();
 }
 
+Task<Status> Replication::read_from_node(NodeId node, std::string home, WriteName write,
+                                         Range range, uint64_t size, ByteSpan into,
+                                         std::optional<uint32_t> chunk_crc, bool as_held,
+                                         Context context) {
+  std::shared_ptr<const SlotMap> map = parts_.view.map();
+  const Member* member = map == nullptr ? nullptr : map->find(node);
+  if (member == nullptr || !usable(node)) {
+    co_return fail(Code::kUnavailable, home + ": a node that may hold this part is down");
+  }
+  std::string address = member->address;
+  wire::ReadRequest request;
+  request.set_object(home);
+  request.set_etag(write.etag());
+  request.set_size(size);
+  request.set_offset(range.offset);
+  request.set_length(static_cast<uint32_t>(range.length));
+  request.set_only_cached(true);
+  request.set_no_redirect(true);
+  if (chunk_crc) request.set_chunk_crc(*chunk_crc);
+  request.set_as_held(as_held);
+  RpcSink sink{into};
+  auto answer =
+      co_await parts_.pool.call(address, node, Method::kRead, request.SerializeAsString(), &sink,
+                                slot_of_chunk(home, range.offset / options_.chunk_bytes),
+                                context.tightened(executor(), kReadLimit));
+  if (!answer) co_return fail(std::move(answer).error());
+  bool whole = sink.arrived == into.size();
+  co_return whole ? Status() : fail(Code::kUnavailable, home + ": the answer ended early");
+}
+
 Task<Status> Replication::read_from_nodes(const std::string& object, WriteName write,
                                           uint64_t offset, ByteSpan into,
                                           const std::function<void(uint64_t)>& progress,
@@ -402,11 +437,13 @@ Task<Status> Replication::read_from_nodes(const std::string& object, WriteName w
   uint64_t chunk = offset / options_.chunk_bytes;
   std::vector<uint32_t> crcs;
   bool sealed = true;
+  NodeId writer;
   for (const LedgerRecord& record : records) {
     if (record.write != write) continue;
     sealed = record.sealed;
-    if (record.sealed) crcs = record.chunk_crcs;
+    crcs = record.chunk_crcs;
     home = record.home;
+    writer = record.writer;
     nodes.push_back(record.writer);
     // Who owns the chunk first: most likely it holds it.
     for (const NodeId& owner : candidates(slot_of_chunk(home, chunk))) {
@@ -424,30 +461,20 @@ Task<Status> Replication::read_from_nodes(const std::string& object, WriteName w
     std::optional<uint32_t> chunk_crc;
     if (chunk < crcs.size()) chunk_crc = crcs[chunk];
     ByteSpan part = into.subspan(at, std::min<uint64_t>(into.size() - at, chunk_end - offset - at));
-    status = co_await read_here(home, write, offset + at, part, chunk_crc);
-    for (const NodeId& node : nodes) {
-      if (status) break;
-      std::shared_ptr<const SlotMap> map = parts_.view.map();
-      const Member* member = node == self() || map == nullptr ? nullptr : map->find(node);
-      if (member == nullptr || !usable(node)) continue;
-      wire::ReadRequest request;
-      request.set_object(home);
-      request.set_etag(write.etag());
-      request.set_size(offset + into.size());  // a later record may say more: that is not asked for
-      request.set_offset(offset + at);
-      request.set_length(static_cast<uint32_t>(part.size()));
-      request.set_only_cached(true);
-      request.set_no_redirect(true);
-      if (chunk_crc) request.set_chunk_crc(*chunk_crc);
-      request.set_as_held(!sealed);  // written on since: what is there is as good
-      RpcSink sink{part};
-      auto answer = co_await parts_.pool.call(
-          member->address, node, Method::kRead, request.SerializeAsString(), &sink,
-          slot_of_chunk(home, chunk), context.tightened(executor(), kReadLimit));
-      if (answer && sink.arrived == part.size()) {
-        status = Status();
-      } else if (!answer) {
-        status = fail(std::move(answer).error());
+    // What was written on after its record is as good, unless somebody does not answer who may have
+    // what was acknowledged: then it may be what was there before.
+    bool all_answer = true;
+    for (bool exact : {true, false}) {
+      if (!exact && (sealed || status || !all_answer)) break;
+      auto wanted = exact ? chunk_crc : std::nullopt;
+      status = co_await read_here(home, write, offset + at, part, wanted);
+      for (const NodeId& node : nodes) {
+        if (status) break;
+        if (node == self()) continue;
+        status = co_await read_from_node(node, home, write, {offset + at, part.size()},
+                                         offset + into.size(), part, wanted, !sealed, context);
+        bool told = status || status.error().code() == Code::kNotFound;
+        if (!told && node != writer && is_member(node)) all_answer = false;
       }
     }
     if (!status) co_return status;

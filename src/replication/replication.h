@@ -174,6 +174,7 @@ class Replication {
   bool usable(const NodeId& node) const;
   // Down in the map, or not in it any more.
   bool is_lost(const NodeId& node) const;
+  bool is_member(const NodeId& node) const;
   // Whether a member is down: it is no member any more after the grace time.
   bool is_any_lost() const;
   // Who acts for the slot: the first of candidates() that can be reached.
@@ -232,6 +233,10 @@ class Replication {
                                std::optional<uint32_t> chunk_crc);
   Task<Status> read_here(const std::string& home, WriteName write, uint64_t offset, ByteSpan into,
                          std::optional<uint32_t> chunk_crc);
+  // `as_held`: whatever the node holds; else only what a sealed record says.
+  Task<Status> read_from_node(NodeId node, std::string home, WriteName write, Range range,
+                              uint64_t size, ByteSpan into, std::optional<uint32_t> chunk_crc,
+                              bool as_held, Context context);
   Task<Status> read_from_nodes(const std::string& object, WriteName write, uint64_t offset,
                                ByteSpan into, const std::function<void(uint64_t)>& progress,
                                const std::vector<LedgerRecord>& records, Context context);

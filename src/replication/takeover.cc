@@ -283,21 +283,23 @@ Task<Result<Takeover::Holders>> Takeover::find_holders(LedgerRecord& record) {
   uint64_t chunk_bytes = replication_.options().chunk_bytes;
   Holders holders((record.size + chunk_bytes - 1) / chunk_bytes);
   Holders others(holders.size());
+  bool all_answer = true;
   for (const NodeId& node : record.holders) {
     auto state = co_await replication_.ask_state(node, {record.home, record.write, record.size, {}},
                                                  replication_.limited(kCopyLimit));
-    if (!state) continue;
+    if (!state) {
+      all_answer = all_answer && !replication_.is_member(node);
+      continue;
+    }
     for (uint64_t c : good_chunks(*state, record, chunk_bytes, true)) holders[c].push_back(node);
     if (record.sealed) continue;
-    // An unsealed version may have been written on after its last record: what is there then is as
-    // good as what was acknowledged, as on any disk.
-    for (uint64_t c : good_chunks(*state, record, chunk_bytes, false)) {
-      bool exact = !holders[c].empty() && holders[c].back() == node;
-      if (!exact) others[c].push_back(node);
-    }
+    for (uint64_t c : good_chunks(*state, record, chunk_bytes, false)) others[c].push_back(node);
   }
-  for (uint64_t c = 0; c < holders.size(); ++c) {
-    holders[c].insert(holders[c].end(), others[c].begin(), others[c].end());
+  // An unsealed version may have been written on after its last record: what is there then is as
+  // good as what was acknowledged, as on any disk. But as long as somebody does not answer who may
+  // have what was acknowledged, it may as well be what was there before that.
+  for (uint64_t c = 0; c < holders.size() && all_answer; ++c) {
+    if (holders[c].empty()) holders[c] = std::move(others[c]);
   }
   for (uint64_t c = 0; c < holders.size(); ++c) {
     if (holders[c].empty()) {
