@@ -465,7 +465,7 @@ Task<Status> Replication::read_from_nodes(const std::string& object, WriteName w
     // what was acknowledged: then it may be what was there before.
     bool all_answer = true;
     for (bool exact : {true, false}) {
-      if (!exact && (sealed || status || !all_answer)) break;
+      if (!exact && (sealed || !chunk_crc || status || !all_answer)) break;
       auto wanted = exact ? chunk_crc : std::nullopt;
       status = co_await read_here(home, write, offset + at, part, wanted);
       for (const NodeId& node : nodes) {

@@ -134,8 +134,8 @@ void CheckpointFiles::poll() {
     if (path == name && blob->etag == found->second.etag) continue;
     std::string bytes = blob->content.to_string();
     if (!found->second.ever_was(&bytes)) {
-      return ground_.failed(fmt::format("{}: the origin holds {} bytes that nobody wrote{}", name,
-                                        bytes.size(), found->second.differs(bytes)));
+      return ground_.failed(fmt::format("{}: the origin holds {} bytes{}", name, bytes.size(),
+                                        found->second.differs(bytes)));
     }
     if (path == name) found->second.etag = blob->etag;
   }

@@ -2,11 +2,12 @@
 what others see of them, and that all of them arrive. SMALL_FILES says how many (`make small-files`: a
 million). Real nodes on the loopback address."""
 
+import concurrent.futures
+import contextlib
 import json
 import os
 import shutil
 import subprocess
-import threading
 import time
 
 from harness import SHOAL, NodesTest, content_of as content_of_path, eventually, main
@@ -149,24 +150,14 @@ class SmallFiles(NodesTest):
 
     def assert_in_origin(self, directory="run/step"):
         """Every file, byte for byte."""
-        wrong = []
+        def wrong_of(numbers):
+            with contextlib.closing(self.stub.reader()) as reader:
+                return [name_of(number) for number in numbers
+                        if reader.get(f"{directory}/{name_of(number)}") != content_of(number)]
 
-        def compare(numbers):
-            try:
-                reader = self.stub.reader()
-                for number in numbers:
-                    if reader.get(f"{directory}/{name_of(number)}") != content_of(number):
-                        wrong.append(name_of(number))
-                reader.close()
-            except Exception as error:  # else it would end the thread only
-                wrong.append(repr(error))
-
-        threads = [threading.Thread(target=compare, args=(range(i, FILES, 4),)) for i in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        self.assertEqual(wrong[:10], [])
+        with concurrent.futures.ThreadPoolExecutor() as pool:  # its map() raises what they raise
+            for wrong in pool.map(wrong_of, [range(i, FILES, 4) for i in range(4)]):
+                self.assertEqual(wrong[:10], [])
 
     def test_replicated(self):
         """They wait on two nodes; the writer is killed meanwhile, comes back, and uploads them."""
