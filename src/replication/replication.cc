@@ -452,6 +452,9 @@ Task<Status> Replication::read_from_nodes(const std::string& object, WriteName w
     for (const NodeId& owner : candidates(slot_of_object(object))) {
       if (record.has_content && nodes.size() <= record.replicas + 1) nodes.push_back(owner);
     }
+    for (const NodeId& holder : record.holders) {  // those that are down too: they may have more
+      if (std::ranges::find(nodes, holder) == nodes.end()) nodes.push_back(holder);
+    }
   }
   Status status = fail(Code::kNotFound, object + ": nobody holds this part");
   // Ranges of one request lie in one chunk.
