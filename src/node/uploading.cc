@@ -59,7 +59,12 @@ bool WriteBack::is_written(const WriteName& write) const {
 }
 
 bool WriteBack::is_written_as(const WriteName& write, const std::string& object) const {
-  if (!is_written(write)) return false;
+  if (!is_written(write)) {
+    Version successor = find(object);
+    return successor && std::ranges::any_of(successor->earlier, [&](const LedgerRecord& record) {
+             return record.write == write && record.object == object;
+           });
+  }
   Version version = by_write_.find(write.id)->second.lock();
   if (version->record.object == object || version->renamed_from == object) return true;
   return version->recorded && version->recorded->unpack().object == object;

@@ -203,8 +203,8 @@ class WriteBack final : public WriterSide {
   void publish(const Version& version) { by_write_[version->record.write_id] = version; }
   // On the nodes that keep its record. One that ended meanwhile ends there too.
   Task<Status> put_record(Version version, LedgerRecord& record, Context context);
-  // Its last record, or what stands for one that others may have; of all its generations.
-  LedgerRecord take_record(const Version& version);
+  // On other nodes the old version stays until they have its successor, which then ends it.
+  void hand_over(const Version& old, const Version& successor);
   // It has ended: tells the other nodes, with the etag under which the origin has it (or empty).
   void end_records(const Version& version, EndReason reason, const std::string& etag);
   // The same; returns when no node can bring it back.
@@ -261,6 +261,8 @@ class WriteBack final : public WriterSide {
   // What other nodes have to be told the end of. `etag`: under which the origin has the version.
   std::vector<Ending> take_records(const Version& version, EndReason reason,
                                    const std::string& etag);
+  // Its last record, or what stands for one that others may have; of all its generations.
+  LedgerRecord take_record(const Version& version);
   Task<void> forget(Version version);
   Task<void> upload_one(Version version);
   Task<Result<ObjectInfo>> upload(Version version);

@@ -124,6 +124,12 @@ LedgerRecord WriteBack::take_record(const Version& version) {
   return record;
 }
 
+void WriteBack::hand_over(const Version& old, const Version& successor) {
+  for (Ending& ending : take_records(old, EndReason::kReplaced, "")) {
+    successor->earlier.push_back(std::move(ending.record));
+  }
+}
+
 void WriteBack::end_records(const Version& version, EndReason reason, const std::string& etag) {
   for (Ending& ending : take_records(version, reason, etag)) {
     End end{ending.reason, ending.etag, {}};

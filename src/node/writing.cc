@@ -419,14 +419,7 @@ Task<Status> FileSystemImpl::seal(Inode& inode, bool close, Context context) {
   if (WriteBack::Version old = std::exchange(version->supersedes, nullptr)) {
     while (old != nullptr) {
       WriteBack::Version older = std::exchange(old->supersedes, nullptr);
-      // On other nodes the old version stays until they have this one.
-      if (old->recorded || old->ask_ledger) {
-        version->earlier.push_back(write_back_.take_record(old));
-        old->placed.clear();
-        old->ask_ledger = false;
-      }
-      std::ranges::move(old->earlier, std::back_inserter(version->earlier));
-      old->earlier.clear();
+      write_back_.hand_over(old, version);
       Status dropped = co_await write_back_.drop(old);
       if (!dropped) core_.log.warning("dropping an old version: {}", dropped.error().to_string());
       old = std::move(older);

@@ -217,11 +217,12 @@ Task<Result<std::string>> Replication::handle_replica(Method method, std::string
       SHOAL_CO_ASSIGN_OR_RETURN(auto request,
                                 parse_message<wire::ReplicaStateRequest>(body, "a question"));
       WriteName write = from_wire(request.write());
-      if (writer_->is_written(write)) {
+      bool any = request.as_object().empty();
+      bool written = !any && writer_->is_written_as(write, request.as_object());
+      if (written || writer_->is_written(write)) {
         wire::ReplicaStateReply reply;
         reply.set_known(true);
-        reply.set_written(request.as_object().empty() ||
-                          writer_->is_written_as(write, request.as_object()));
+        reply.set_written(written || any);
         co_return reply.SerializeAsString();
       }
       co_return serialized(co_await replicas_.state(request.object(), write, request.size()));

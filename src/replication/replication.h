@@ -67,7 +67,7 @@ class WriterSide {
   virtual Task<std::optional<Local>> find_written(WriteName write) = 0;
   virtual bool is_written(const WriteName& write) const = 0;
   // The same, but a renamed version is not written under its old name any more once other nodes
-  // have a record of the new one.
+  // have a record of the new one; one that was replaced is, until they have one of its successor.
   virtual bool is_written_as(const WriteName& write, const std::string& object) const = 0;
   // Somebody waits for it. False: not known here.
   virtual bool upload_now(const WriteName& write) = 0;
