@@ -70,8 +70,10 @@ bool WriteBack::is_written_as(const WriteName& write, const std::string& object)
   return version->recorded && version->recorded->unpack().object == object;
 }
 
-void WriteBack::may_be_in_origin(const std::string& object) {
-  if (Version version = find(object)) version->tried = true;
+bool WriteBack::may_be_in_origin(const std::string& object) {
+  Version version = find(object);
+  if (version != nullptr) version->tried = true;
+  return version != nullptr;
 }
 
 bool WriteBack::upload_now(const WriteName& write) {
@@ -146,7 +148,8 @@ Task<Status> WriteBack::put_record(Version version, LedgerRecord& record, Contex
     if (version->ended) {
       LedgerRecord late = record;
       late.sequence = kAllSequences;
-      core_.replication->remove_record(std::move(late), {});
+      EndReason reason = version->committed ? EndReason::kCommitted : EndReason::kReplaced;
+      core_.replication->remove_record(std::move(late), {reason, "", {}});
       co_return has_ended();
     }
     if (put || put.error().code() != Code::kUnavailable) co_return put;

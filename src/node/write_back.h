@@ -188,7 +188,7 @@ class WriteBack final : public WriterSide {
   bool is_written_as(const WriteName& write, const std::string& object) const override;
   bool upload_now(const WriteName& write) override;
   WaitingPage waiting(const WaitingQuestion& question) override;
-  void may_be_in_origin(const std::string& object) override;
+  bool may_be_in_origin(const std::string& object) override;
   Task<void> keep_replicated() override;
   // After a restart: what other nodes have of it. Leaves ask_ledger set if they do not answer, or
   // none of those that do has a record: one that does not may have.

@@ -208,8 +208,27 @@ Task<Status> Endings::take_back(const Ending& ending, const Told& told, Context 
     SHOAL_CO_RETURN_IF_ERROR(
         co_await replication_.take_back_stray(ending.object, std::move(stray), context));
   }
+  const Commits::Commit& put = commits.in_place;
+  bool by_writer_too = !commits.by_writer.etag.empty() && commits.by_writer.covers(put);
+  Commits::Commit last{"", ending.write.generation, ending.sequence};
+  if (ending.reason == EndReason::kReplaced && !put.etag.empty() && !by_writer_too &&
+      last.covers(put)) {
+    co_return co_await take_back_replaced(ending, put.etag, context);
+  }
   if (ending.reason != EndReason::kGone || !told.committed) co_return Status();
   co_return co_await replication_.take_back(ending.object, ending.write, context);
+}
+
+// What replaced it may have been removed before somebody, who could not be told, put this here.
+Task<Status> Endings::take_back_replaced(const Ending& ending, std::string etag, Context context) {
+  if (replication_.writer().may_be_in_origin(ending.object)) co_return Status();
+  SHOAL_CO_ASSIGN_OR_RETURN(auto records,
+                            co_await replication_.get_records(ending.object, context));
+  bool to_come = std::ranges::any_of(records, [&](const LedgerRecord& record) {
+    return record.write.id != ending.write.id || record.write.generation > ending.write.generation;
+  });
+  if (to_come) co_return Status();
+  co_return co_await replication_.take_back_stray(ending.object, std::move(etag), context);
 }
 
 Task<Status> Endings::end(LedgerRecord record, EndReason reason, Commits commits, Context context) {

@@ -42,7 +42,8 @@ class Endings {
   Task<Status> load();
   // Durable on return: no node has the record, or enough nodes have a note of its end. `record`
   // says where it may be (placed). What is gone is gone from the origin too, should somebody have
-  // uploaded it in its writer's place; so is what somebody put there after the writer had.
+  // uploaded it in its writer's place; so is what somebody put there after the writer had, and what
+  // was replaced, unless what replaced it is still to come and then replaces it there.
   // kUnavailable: too few nodes could take a note.
   Task<Status> end(LedgerRecord record, EndReason reason, Commits commits, Context context);
   // The method kLedgerRemove.
@@ -70,6 +71,7 @@ class Endings {
   Task<Status> store(const Ending& ending, Hash128 key);
   Task<Status> note(const Ending& ending, uint32_t replicas, Context context);
   Task<Status> take_back(const Ending& ending, const Told& told, Context context);
+  Task<Status> take_back_replaced(const Ending& ending, std::string etag, Context context);
   Task<void> tell_again(Hash128 key);
 
   Replication& replication_;

@@ -73,8 +73,9 @@ class WriterSide {
   virtual bool upload_now(const WriteName& write) = 0;
   // What it has at or below the path.
   virtual WaitingPage waiting(const WaitingQuestion& question) = 0;
-  // Another node may have put an earlier version of the name there in this one's place.
-  virtual void may_be_in_origin(const std::string& object) = 0;
+  // Another node may have put an earlier version of the name there in this one's place. False:
+  // nothing of the name waits here.
+  virtual bool may_be_in_origin(const std::string& object) = 0;
   // Looks whether what waits is still on enough nodes, and sees to it.
   virtual Task<void> keep_replicated() = 0;
 };

@@ -455,8 +455,8 @@ Task<bool> Takeover::still_wanted(LedgerRecord& record) {
 Task<Status> Takeover::end_as_told(LedgerRecord record, Replication::Standing standing,
                                    std::string mine) {
   EndReason reason = *standing.ended;
-  // Somebody may have uploaded it meanwhile, over what came after it or when that was gone.
-  if (reason != EndReason::kCommitted) {
+  // Somebody may have uploaded it meanwhile.
+  if (reason == EndReason::kGone) {
     SHOAL_CO_RETURN_IF_ERROR(co_await replication_.take_back(record.object, record.write,
                                                              replication_.limited(kAskLimit)));
   }
@@ -468,6 +468,8 @@ Task<Status> Takeover::end_as_told(LedgerRecord record, Replication::Standing st
   if (late && !mine.empty()) {
     SHOAL_CO_RETURN_IF_ERROR(co_await replication_.take_back_stray(
         record.object, std::move(mine), replication_.limited(kAskLimit)));
+  } else if (!mine.empty()) {
+    standing.commits.add({{}, std::move(ours)});
   }
   co_return co_await replication_.end_record(std::move(record),
                                              {reason, "", std::move(standing.commits)},
@@ -476,7 +478,8 @@ Task<Status> Takeover::end_as_told(LedgerRecord record, Replication::Standing st
 
 // Its writer may live, and have ended it while it was on its way. `mine`: whether the object of the
 // ETag was put there by this node, when there was none of this version.
-Task<void> Takeover::end_committed(LedgerRecord record, std::string etag, bool mine) {
+Task<void> Takeover::end_uploaded(LedgerRecord record, EndReason reason, std::string etag,
+                                  bool mine) {
   Context context{kNever, &replication_.stopping()};
   while (true) {
     auto standing = co_await replication_.ask_standing(record.object, record.write, record.sequence,
@@ -486,7 +489,7 @@ Task<void> Takeover::end_committed(LedgerRecord record, std::string etag, bool m
     Status slept = co_await sleep_for(replication_.executor(), kAgain, context);
     if (!slept) co_return;  // the record is on its owners' disks still
   }
-  End end{etag.empty() ? EndReason::kReplaced : EndReason::kCommitted, etag, {}};
+  End end{reason, etag, {}};
   if (mine) end.commits.in_place = {std::move(etag), record.write.generation, record.sequence};
   // Its writer may have made later records of the same bytes: their replicas end now.
   if (record.sealed) record.sequence = kAllSequences;
@@ -548,9 +551,13 @@ Task<Status> Takeover::upload(LedgerRecord& record) {
   }
   replication_.metrics().takeovers.add();
   replication_.parts().log.info("{} is in the origin", as_object);
-  if (as_object != record.object) etag.clear();  // the chunks are not that object's
-  mine = mine && !etag.empty();
-  co_await end_committed(record, std::move(etag), mine);
+  EndReason reason = EndReason::kCommitted;
+  if (as_object != record.object) {
+    reason = EndReason::kReplaced;
+    etag.clear();  // the chunks are not that object's
+    mine = false;
+  }
+  co_await end_uploaded(record, reason, std::move(etag), mine);
   co_return Status();
 }
 

@@ -46,7 +46,7 @@ class Takeover {
   static Task<void> adopt(Takeover* self, LedgerRecord record);
   Task<bool> still_wanted(LedgerRecord& record);
   Task<Status> end_as_told(LedgerRecord record, Replication::Standing standing, std::string mine);
-  Task<void> end_committed(LedgerRecord record, std::string etag, bool mine);
+  Task<void> end_uploaded(LedgerRecord record, EndReason reason, std::string etag, bool mine);
   Task<Status> upload(LedgerRecord& record);
   Task<Result<Holders>> find_holders(LedgerRecord& record);
   Task<Status> repair(LedgerRecord& record, Holders& holders);

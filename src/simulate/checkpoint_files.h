@@ -80,6 +80,10 @@ class CheckpointFiles {
   void poll();
   // Checker, at the end: the origin has what was acknowledged.
   void check_origin();
+  // Whether the file was made anew by a node that could not know of what it reads as now, and both
+  // are kept: while nodes are cut off from each other, none may be reached that has a record of
+  // what a destroyed node wrote, and its successor finds the name free.
+  bool is_kept_aside(const std::string& path, const std::string& got) const;
 
   static std::string directory_of(const std::string& machine) { return "ckpt/" + machine + "/"; }
   static constexpr const char* kShared = "shared";  // stands for a machine
