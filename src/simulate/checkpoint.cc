@@ -107,6 +107,7 @@ class CheckpointLife : public ClusterWorld {
   void start_programs(SimNode& node) override;
   static Task<void> run_program(CheckpointLife* self, SimNode* node, SeededRandom random);
   static Task<void> write_some(CheckpointLife* self, SimNode* node, uint32_t count);
+  static Task<void> write_again(CheckpointLife* self, SimNode* node);
   struct OpenWriter {
     std::string path;
     uint32_t syncs = 0;     // to make
@@ -184,8 +185,13 @@ void CheckpointLife::destroy_writer() {
   uint64_t running = 1;
   spawn(victim, write_some(this, &victim, 3), &running);
   if (!run_until([&] { return running == 0; }, minutes(10), "writing a checkpoint")) return;
-  sim_.run_for(milliseconds(random_.below(3000)));
+  // While it writes the first file anew. If that was synced, but not closed, others see it when it
+  // was uploaded for its writer.
+  bool again = random_.chance(0.5);
+  if (again) spawn(victim, write_again(this, &victim), &running);
+  sim_.run_for(milliseconds(random_.below(again ? 1000 : 3000)));
   crash_node(victim, CrashKind::kProcess, true);
+  if (again) account_->faults.set(plan().blob);
   verify_everywhere(prefix, "reading a destroyed node's files from its peers");
   if (failing()) return;
   account_->faults.set(plan().blob);
@@ -314,6 +320,13 @@ Task<void> CheckpointLife::write_some(CheckpointLife* self, SimNode* node, uint3
     if (co_await program.rewrite(path)) continue;
     self->failed(path + ": could not be written when all is well");
   }
+}
+
+Task<void> CheckpointLife::write_again(CheckpointLife* self, SimNode* node) {
+  CheckpointProgram program(self->ground_, self->files_, *node->daemon, self->random_.fork());
+  bool written =
+      co_await program.rewrite(CheckpointFiles::directory_of(node->machine->name()) + "f0");
+  static_cast<void>(written);  // nobody may live to see it
 }
 
 Task<void> CheckpointLife::write_open(CheckpointLife* self, SimNode* node, OpenWriter* writer) {
