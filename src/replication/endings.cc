@@ -146,11 +146,16 @@ Task<Result<std::string>> Endings::handle(wire::LedgerRemoveRequest request) {
   }
   std::erase(ending.untold, replication_.self());
   const Ledger::Ended* before = replication_.ledger().find_ended(ending.object, ending.write.id);
-  if (before != nullptr) {
-    reply.set_committed(before->was_committed);
-    to_wire(before->commits, *reply.mutable_commits());
-    ending.commits.add(before->commits);
+  bool committed = before != nullptr && before->was_committed;
+  if (before != nullptr) ending.commits.add(before->commits);
+  // All that is left of it after a restart.
+  auto noted = endings_.find(key_of(ending.object, ending.write.id));
+  if (noted != endings_.end()) {
+    committed = committed || noted->second.reason == EndReason::kCommitted;
+    ending.commits.add(noted->second.commits);
   }
+  reply.set_committed(committed);
+  to_wire(ending.commits, *reply.mutable_commits());
   if (!ending.untold.empty()) SHOAL_CO_RETURN_IF_ERROR(co_await keep(ending));
   SHOAL_CO_ASSIGN_OR_RETURN(
       std::vector<NodeId> placed,
