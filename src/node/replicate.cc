@@ -280,7 +280,6 @@ Task<Status> FileSystemImpl::replicate_renamed(WriteBack::Version version, Conte
   }
   record.placed.clear();
   before.add_placed(version->placed);
-  before.sequence = version->sequence;
   std::shared_ptr<ReplicatedVersion> replicated = version->replicated;
   if (replicated && replicated->write() == record.write) {
     SHOAL_CO_RETURN_IF_ERROR(co_await replicated->settle(record.size, context));
@@ -290,7 +289,8 @@ Task<Status> FileSystemImpl::replicate_renamed(WriteBack::Version version, Conte
   SHOAL_CO_RETURN_IF_ERROR(co_await write_back_.put_record(version, record, context));
   if (version->ended) co_return Status();  // committed meanwhile
   version->recorded = std::make_unique<PackedRecord>(std::move(record));
-  before.holders.clear();  // the chunks are those of the new record
+  before.holders.clear();               // the chunks are those of the new record
+  before.sequence = version->sequence;  // others were put under the old name until now
   Status ended =
       co_await core_.replication->end_record(before, {EndReason::kGone, "", {}}, context);
   if (ended) {
