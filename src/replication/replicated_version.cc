@@ -188,6 +188,7 @@ Task<void> ReplicatedVersion::send(std::shared_ptr<ReplicatedVersion> self, uint
       bool upload = holders.empty() && self->early_upload_ && whole;
       // Before the request: an answer that is lost leaves a chunk there all the same.
       self->unsynced_.insert(node);
+      self->note_given(index, node);
       ++self->sent_to_[node];
       replication.count_send(node, 1);
       auto sent = co_await self->send_to(node, source, index, upload);
@@ -258,6 +259,37 @@ Task<Status> ReplicatedVersion::sync_all(Context context) {
   co_return co_await run_all(replication_.executor(), std::move(tasks), kSyncsParallel);
 }
 
+void ReplicatedVersion::note_given(uint64_t chunk, const NodeId& node) {
+  if (given_.size() <= chunk) given_.resize(chunk + 1);
+  std::vector<NodeId>& nodes = given_[chunk];
+  if (std::ranges::find(nodes, node) == nodes.end()) nodes.push_back(node);
+}
+
+Task<void> ReplicatedVersion::replace_stale() {
+  std::vector<NodeId> used = holders();
+  uint64_t count = std::min(given_.size(), chunks_.size());
+  for (uint64_t c = 0; c < count; ++c) {
+    for (const NodeId& node : std::vector<NodeId>(given_[c])) {
+      bool stale = !has(c, node, chunks_[c].revision) && std::ranges::binary_search(used, node);
+      if (!stale) continue;
+      auto sent = co_await send_to(node, replication_.self(), c, false);
+      if (sent) {
+        met(node, *sent);
+        Chunk& chunk = chunks_[c];
+        if (chunk.sent != chunk.revision) chunk.holders.clear();
+        chunk.sent = chunk.revision;
+        chunk.holders.push_back(node);
+        unsynced_.insert(node);
+        moved_ = replication_.executor().now();
+      } else {
+        last_error_ = sent.error();
+        lost(node);
+        std::erase(used, node);
+      }
+    }
+  }
+}
+
 uint32_t ReplicatedVersion::copies() const {
   size_t least = replication_.options().replicas - 1;
   for (const Chunk& chunk : chunks_) {
@@ -295,6 +327,7 @@ Task<Status> ReplicatedVersion::settle(uint64_t size, Context context) {
     }
     Status status = co_await wait_sent(begun, context);
     if (status && (all_settled() || replication_.options().ack_degraded)) {
+      co_await replace_stale();
       SHOAL_CO_RETURN_IF_ERROR(co_await sync_all(context));
       if (all_settled() || replication_.options().ack_degraded) co_return Status();
     }
@@ -331,6 +364,7 @@ Task<void> ReplicatedVersion::find_holders(const LedgerRecord& record, Context c
     auto state = co_await replication_.ask_state(node, {home_, write_, record.size, {}}, context);
     if (!state) continue;
     met(node, state->instance());
+    for (uint64_t c : good_chunks(*state, record, chunk_bytes(), false)) note_given(c, node);
     for (uint64_t c : good_chunks(*state, record, chunk_bytes(), true)) {
       chunks_[c].holders.push_back(node);
       chunks_[c].sent = chunks_[c].revision;

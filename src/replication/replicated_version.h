@@ -76,6 +76,10 @@ class ReplicatedVersion : public std::enable_shared_from_this<ReplicatedVersion>
   Task<Status> wait_sent(SteadyTime begun, Context context);
   Task<Status> sync_holder(NodeId node, Context context);
   void lost(const NodeId& node);
+  void note_given(uint64_t chunk, const NodeId& node);
+  // Sends chunks to holders of others that have an earlier state of them. Should the writer be
+  // lost, each holder is asked for whatever it has, and it cannot tell what came first.
+  Task<void> replace_stale();
   Task<Status> sync_all(Context context);
 
   Replication& replication_;
@@ -85,6 +89,7 @@ class ReplicatedVersion : public std::enable_shared_from_this<ReplicatedVersion>
   const bool early_upload_;
   uint64_t size_ = 0;
   std::vector<Chunk> chunks_;
+  std::vector<std::vector<NodeId>> given_;  // by chunk: who may have some state of it
   uint32_t sending_ = 0;
   SteadyTime moved_{};                    // when a holder last got a chunk
   std::set<NodeId> unsynced_;             // holders with something that may not be on their disks

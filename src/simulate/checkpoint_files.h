@@ -24,6 +24,8 @@ struct FileState {
   // In doubt: any beginning of at least so many bytes may have come about. Else kWhole.
   static constexpr uint64_t kWhole = UINT64_MAX;
   uint64_t least = kWhole;
+  // In doubt, too: each of the bytes may be that of any of these in place of `bytes`.
+  std::vector<std::shared_ptr<const std::string>> others = {};
 
   bool is(const std::string* got) const;  // null: there is no such file
 };
@@ -37,6 +39,8 @@ struct CheckpointFile {
 
   bool may_be(const std::string* got) const;
   bool ever_was(const std::string* got) const;
+  // Each byte is that of a state that it ever had.
+  bool is_mixture(const std::string& got) const;
   bool surely_exists() const;
   // For a failure's message: where the bytes are others than they may be.
   std::string differs(const std::string& got) const;
@@ -106,8 +110,8 @@ class CheckpointProgram {
   Task<void> run();
   // The whole file anew; true: acknowledged.
   Task<bool> rewrite(std::string path);
-  // A new file, synced `syncs` times and written on in between and after; never closed. Each sync
-  // but the first waits until `may_sync` says so.
+  // A new file, synced `syncs` times and written on in between and after, sometimes over what it
+  // began with; never closed. Each sync but the first waits until `may_sync` says so.
   Task<bool> write_open(std::string path, uint32_t syncs, std::function<bool(uint32_t)> may_sync);
   // Until the file reads as one of its possible states, or is changed, or the deadline has passed
   // since the last fault: then it is a failure.
