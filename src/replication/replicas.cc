@@ -181,6 +181,16 @@ Status Replicas::rename(Replica& replica, std::string as_object) {
   return {};
 }
 
+bool Replicas::has_some(const Replica& replica, uint64_t chunk) const {
+  uint64_t chunk_bytes = replication_.options().chunk_bytes;
+  uint64_t size = replica.file->size();
+  if (chunk >= (size + chunk_bytes - 1) / chunk_bytes) return false;
+  Range range{chunk * chunk_bytes, std::min(chunk_bytes, size - chunk * chunk_bytes)};
+  uint64_t missing = 0;
+  for (const Range& part : replica.file->missing(range)) missing += part.length;
+  return missing < range.length;
+}
+
 Task<Result<wire::ReplicateReply>> Replicas::replicate(wire::ReplicateRequest request,
                                                        Context context) {
   SHOAL_CO_RETURN_IF_ERROR(validate_object_name(request.object()));
@@ -204,6 +214,9 @@ Task<Result<wire::ReplicateReply>> Replicas::replicate(wire::ReplicateRequest re
   }
   NodeId source{request.source().high(), request.source().low()};
   for (uint64_t chunk : request.chunks()) {
+    if (request.absent_only() && has_some(*replica, chunk)) {
+      co_return fail(Code::kAlreadyExists, request.object() + ": some of this chunk is held here");
+    }
     SHOAL_CO_ASSIGN_OR_RETURN(Arrived arrived,
                               co_await bring(*replica, source, chunk, request.size(), context));
     replica->blocks.erase(chunk);

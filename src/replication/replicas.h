@@ -145,6 +145,7 @@ class Replicas {
   Task<Result<Ref>> open(std::string object, WriteName write);
   Task<Result<Arrived>> bring(Replica& replica, NodeId source, uint64_t chunk, uint64_t size,
                               Context context);
+  bool has_some(const Replica& replica, uint64_t chunk) const;
   std::unique_ptr<Arrived> keep(Arrived arrived);
   Task<Status> sync(Replica& replica, uint64_t size);
   static Task<Result<uint32_t>> crc_of(Replica& replica, Range range);

@@ -468,10 +468,11 @@ Task<Status> Replication::read_from_nodes(const std::string& object, WriteName w
     // What was written on after its record is as good, unless somebody does not answer who may have
     // what was acknowledged: then it may be what was there before.
     bool all_answer = true;
+    bool holds = std::ranges::find(nodes, self()) != nodes.end();
     for (bool exact : {true, false}) {
       if (!exact && (sealed || !chunk_crc || status || !all_answer)) break;
       auto wanted = exact ? chunk_crc : std::nullopt;
-      status = co_await read_here(home, write, offset + at, part, wanted);
+      if (exact || holds) status = co_await read_here(home, write, offset + at, part, wanted);
       for (const NodeId& node : nodes) {
         if (status) break;
         if (node == self()) continue;

@@ -310,9 +310,21 @@ Task<Result<Takeover::Holders>> Takeover::find_holders(LedgerRecord& record) {
   co_return holders;
 }
 
+Task<bool> Takeover::may_hold(const LedgerRecord& record, NodeId node) {
+  if (record.sealed || std::ranges::find(record.holders, node) != record.holders.end()) {
+    co_return true;
+  }
+  auto state = co_await replication_.ask_state(node, {record.home, record.write, record.size, {}},
+                                               replication_.limited(kAskLimit));
+  uint64_t chunk_bytes = replication_.options().chunk_bytes;
+  co_return state&& good_chunks(*state, record, chunk_bytes, true) ==
+      good_chunks(*state, record, chunk_bytes, false);
+}
+
 // Copies chunks that are on too few nodes to others, so that the next loss costs nothing either.
 Task<Status> Takeover::repair(LedgerRecord& record, Holders& holders) {
   std::set<NodeId> changed;
+  std::map<NodeId, bool> may;  // those that were asked
   for (uint64_t c = 0; c < holders.size(); ++c) {
     if (holders[c].size() >= record.replicas) continue;
     for (const NodeId& node : replication_.candidates(slot_of_chunk(record.home, c))) {
@@ -320,6 +332,8 @@ Task<Status> Takeover::repair(LedgerRecord& record, Holders& holders) {
       if (!replication_.usable(node) || std::ranges::find(holders[c], node) != holders[c].end()) {
         continue;
       }
+      if (!may.contains(node)) may[node] = co_await may_hold(record, node);
+      if (!may[node]) continue;
       wire::ReplicateRequest request;
       request.set_object(record.home);
       to_wire(record.write, *request.mutable_write());
@@ -329,6 +343,8 @@ Task<Status> Takeover::repair(LedgerRecord& record, Holders& holders) {
       request.add_chunks(c);
       request.set_sync(true);
       request.set_as_object(record.object);
+      // What others have of a version that went on may be newer, and a later record's.
+      request.set_absent_only(!record.sealed);
       auto answer = co_await replication_.ask(node, Method::kReplicate, request.SerializeAsString(),
                                               replication_.limited(kCopyLimit));
       if (!answer) continue;

@@ -49,6 +49,8 @@ class Takeover {
   Task<void> end_uploaded(LedgerRecord record, EndReason reason, std::string etag, bool mine);
   Task<Status> upload(LedgerRecord& record);
   Task<Result<Holders>> find_holders(LedgerRecord& record);
+  // Whether the node can be counted as a holder: it has no earlier state of any chunk.
+  Task<bool> may_hold(const LedgerRecord& record, NodeId node);
   Task<Status> repair(LedgerRecord& record, Holders& holders);
   Task<Result<ObjectInfo>> commit(const LedgerRecord& record, const Holders& holders,
                                   const std::string& as_object);
