@@ -297,6 +297,18 @@ Result<double> origin_share(const Stub& stub, uint64_t size) {
   return stats.value("bytes_out", 0.0) / static_cast<double>(size);
 }
 
+Result<double> idle_cores(ClusterNodes& nodes, double seconds) {
+  SHOAL_ASSIGN_OR_RETURN(double before, nodes.cpu_seconds());
+  double begun = seconds_now();
+  // Idle time is what is measured here.
+  while (seconds_now() - begun < seconds) {
+    SHOAL_RETURN_IF_ERROR(check_interrupted());
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  SHOAL_ASSIGN_OR_RETURN(double after, nodes.cpu_seconds());
+  return (after - before) / (seconds_now() - begun);
+}
+
 Result<double> origin_gets(const Stub& stub, const std::string& object) {
   SHOAL_ASSIGN_OR_RETURN(auto stats, stub.stats());
   double gets = 0;

@@ -100,6 +100,9 @@ int run_cluster_scenario(const ClusterScenario& scenario, const NameValues& pair
 
 // What the origin gave since its counters were reset, over `size`; by the origin's own count.
 Result<double> origin_share(const Stub& stub, uint64_t size);
+// Cores that all nodes together take while nobody asks anything of them for so long: each watches
+// the others, whatever is read or written.
+Result<double> idle_cores(ClusterNodes& nodes, double seconds);
 // How often it was asked for bytes of the object.
 Result<double> origin_gets(const Stub& stub, const std::string& object);
 

@@ -21,16 +21,8 @@ constexpr double kMiBytes = static_cast<double>(kMiB);
 Status measure_idle(ClusterBench& bench, ClusterNodes& nodes) {
   double seconds = bench.settings.quick ? 2 : 20;
   bench.progress(fmt::format("{} idle nodes for {} s", bench.settings.nodes, seconds));
-  SHOAL_ASSIGN_OR_RETURN(double before, nodes.cpu_seconds());
-  double begun = seconds_now();
-  // Idle time is what is measured here.
-  while (seconds_now() - begun < seconds) {
-    SHOAL_RETURN_IF_ERROR(check_interrupted());
-    std::this_thread::sleep_for(milliseconds(50));
-  }
-  SHOAL_ASSIGN_OR_RETURN(double after, nodes.cpu_seconds());
-  bench.add({"idle.cpu", "cores", (after - before) / (seconds_now() - begun), std::nullopt,
-             std::nullopt, Goal::kValueAtMost, 0.5});
+  SHOAL_ASSIGN_OR_RETURN(double cores, idle_cores(nodes, seconds));
+  bench.add_value("idle.cpu", "cores", cores, Goal::kValueAtMost, 0.5);
   std::vector<double> memory;
   for (ClusterNode* node : nodes.running()) {
     SHOAL_ASSIGN_OR_RETURN(uint64_t rss, node->process().memory_field("VmRSS"));
