@@ -115,6 +115,7 @@ class CheckpointLife : public ClusterWorld {
     uint32_t begun = 0;
   };
   static Task<void> write_open(CheckpointLife* self, SimNode* node, OpenWriter* writer);
+  SimNode* lose_holder(const SimNode& writer);
   // Nobody reaches them, and they nobody, for less than the grace time: they are not lost.
   void cut_off_some(const SimNode& but);
   // Every file whose name begins so.
@@ -188,10 +189,15 @@ void CheckpointLife::destroy_writer() {
   // While it writes the first file anew. If that was synced, but not closed, others see it when it
   // was uploaded for its writer.
   bool again = random_.chance(0.5);
+  SimNode* away = again && random_.chance(0.5) ? lose_holder(victim) : nullptr;
   if (again) spawn(victim, write_again(this, &victim), &running);
   sim_.run_for(milliseconds(random_.below(again ? 1000 : 3000)));
   crash_node(victim, CrashKind::kProcess, true);
   if (again) account_->faults.set(plan().blob);
+  if (away != nullptr) {
+    boot(*away);
+    if (!run_until([&] { return away->daemon != nullptr; }, kStartMax, "a holder's return")) return;
+  }
   verify_everywhere(prefix, "reading a destroyed node's files from its peers");
   if (failing()) return;
   account_->faults.set(plan().blob);
@@ -238,6 +244,19 @@ void CheckpointLife::destroy_open_writer() {
   if (!run_until(back, plan().cluster.grace + kSlack + seconds(60), "a new node's start")) {
     log_maps();
   }
+}
+
+// It may hold replicas and records, and is away for so long that others take its place. While
+// those are asked to, some may not answer.
+SimNode* CheckpointLife::lose_holder(const SimNode& writer) {
+  std::vector<SimNode*> others = living();
+  std::erase(others, &writer);
+  if (others.empty()) return nullptr;
+  SimNode* holder = others[random_.below(others.size())];
+  crash_node(*holder, CrashKind::kProcess, false);
+  sim_.run_for(disturb(plan().cluster.grace, plan().cluster.grace + seconds(10)));
+  if (random_.chance(0.5)) cut_off_some(writer);
+  return holder;
 }
 
 void CheckpointLife::cut_off_some(const SimNode& but) {

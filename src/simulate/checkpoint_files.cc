@@ -396,6 +396,7 @@ Task<void> CheckpointProgram::read_contested(std::string path) {
   ground_.findings.count("reads");
   if (got) {
     const ContestedFile& file = files_.contested(path);
+    // On one node a reader sees what a writer beside it does, piece by piece, as on any disk.
     bool written_here = std::ranges::any_of(file.versions, [&](const auto& version) {
       return version.node == daemon_.name() && version.closing >= begun;
     });
