@@ -145,6 +145,7 @@ class FileSystemImpl final : public FileSystem {
   Task<Result<Inode*>> put_special(Inode& directory, std::string name, FileAttributes attributes,
                                    std::string content, Context context);
   Task<Status> remove_file(Inode& directory, Inode& inode, bool remove_object, Context context);
+  Task<Status> make_orphan(WriteBack::Version version);
   Task<Status> remove_file_locked(Inode& directory, Inode& inode, bool remove_object,
                                   Context context);
   Task<Result<bool>> directory_is_empty(std::string path, Context context);
@@ -229,6 +230,9 @@ class FileSystemImpl final : public FileSystem {
   Task<Status> await_origin(Inode& inode, Context context);
   Task<Status> await_origin_below(std::string directory, Context context);
   Task<Status> await_ends(std::string path, Context context);
+  // By the write id of its commit, what another node had written under the name, if anything.
+  static std::string base_of(const Inode& inode);
+  Task<Status> end_left_behind(std::string path, std::string write_id, Context context);
 
   void on_committed(const WriteBack::Version& version, const ObjectInfo& info);
   void on_conflicted(const WriteBack::Version& version, const std::string& object);

@@ -404,6 +404,25 @@ Task<Status> FileSystemImpl::keep_directory(Inode& directory, Context context) {
   co_return Status();
 }
 
+// Still open: its bytes are kept until the last handle is gone, but not over a crash.
+Task<Status> FileSystemImpl::make_orphan(WriteBack::Version version) {
+  if (version->durable && version->small) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await core_.store.drop_staged_small(version->record.write_id));
+    version->durable = false;
+  } else if (version->durable) {
+    StagedRecord record = version->record.unpack();
+    record.metadata["shoalorphan"] = "1";
+    SHOAL_CO_RETURN_IF_ERROR(co_await version->file->sync(record));
+  }
+  if (WriteBack::Version old = std::exchange(version->supersedes, nullptr)) {
+    SHOAL_CO_RETURN_IF_ERROR(co_await write_back_.drop(std::move(old)));
+  }
+  write_back_.remove_name(version);
+  version->dropped = true;
+  version->changed.notify_all();
+  co_return Status();
+}
+
 // Takes the file's name away, here and (if asked) in the origin. Whoever has it open keeps it.
 Task<Status> FileSystemImpl::remove_file(Inode& directory, Inode& inode, bool remove_object,
                                          Context context) {
@@ -441,26 +460,14 @@ Task<Status> FileSystemImpl::remove_file_locked(Inode& directory, Inode& inode, 
   }
   WriteBack::Version version = inode.staged;
   Status told;  // an error when a lost node may bring the version back
+  if (remove_object) told = co_await end_left_behind(path, base_of(inode), context);
   if (version != nullptr) {
     EndReason reason = remove_object ? EndReason::kGone : EndReason::kReplaced;
-    told = co_await write_back_.end_now(version, reason, context);
+    Status ended = co_await write_back_.end_now(version, reason, context);
+    if (!ended) told = std::move(ended);
   }
   if (version != nullptr && inode.handles > 0) {
-    // Still open: keep the bytes until the last handle is gone, but not over a crash.
-    if (version->durable && version->small) {
-      SHOAL_CO_RETURN_IF_ERROR(co_await core_.store.drop_staged_small(version->record.write_id));
-      version->durable = false;
-    } else if (version->durable) {
-      StagedRecord record = version->record.unpack();
-      record.metadata["shoalorphan"] = "1";
-      SHOAL_CO_RETURN_IF_ERROR(co_await version->file->sync(record));
-    }
-    if (WriteBack::Version old = std::exchange(version->supersedes, nullptr)) {
-      SHOAL_CO_RETURN_IF_ERROR(co_await write_back_.drop(std::move(old)));
-    }
-    write_back_.remove_name(version);
-    version->dropped = true;
-    version->changed.notify_all();
+    SHOAL_CO_RETURN_IF_ERROR(co_await make_orphan(version));
   } else if (version != nullptr) {
     drop_content(inode);
     inode.staged = nullptr;

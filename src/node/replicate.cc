@@ -324,6 +324,20 @@ Task<Status> FileSystemImpl::await_ends(std::string path, Context context) {
   co_return co_await core_.replication->wait_ended(std::move(path), context);
 }
 
+std::string FileSystemImpl::base_of(const Inode& inode) {
+  return inode.staged != nullptr ? inode.staged->base_write : inode.attributes.write_id;
+}
+
+// After its name was taken away in the origin: what has to be there still is read before.
+Task<Status> FileSystemImpl::end_left_behind(std::string path, std::string write_id,
+                                             Context context) {
+  auto left = write_back_.left_behind(path, write_id);
+  if (!left) co_return Status();
+  context = context.tightened(core_.executor(), core_.options.replication.ack_timeout);
+  co_return co_await core_.replication->end_left_behind(std::move(*left),
+                                                        {EndReason::kGone, "", {}}, context);
+}
+
 // What another node wrote has to be in the origin before it is changed there.
 Task<Status> FileSystemImpl::await_origin(Inode& inode, Context context) {
   if (inode.staged != nullptr || !is_unuploaded(inode.etag)) co_return Status();

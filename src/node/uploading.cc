@@ -136,6 +136,18 @@ Task<void> WriteBack::keep_replicated() {
   }
 }
 
+// Whether another version ends it, as it was handed over meanwhile; then on these nodes, too.
+bool WriteBack::ends_with_successor(const StagedVersion& version, const LedgerRecord& record) {
+  for (Version next = version.successor.lock(); next != nullptr; next = next->successor.lock()) {
+    for (LedgerRecord& earlier : next->earlier) {
+      if (earlier.write.id != record.write.id) continue;
+      earlier.add_placed(record.placed);
+      return true;
+    }
+  }
+  return false;
+}
+
 Task<Status> WriteBack::put_record(Version version, LedgerRecord& record, Context context) {
   auto has_ended = [&] {
     return version->committed ? Status()
@@ -145,6 +157,7 @@ Task<Status> WriteBack::put_record(Version version, LedgerRecord& record, Contex
     if (version->ended) co_return has_ended();
     Status put = co_await core_.replication->put_record(record, context);
     version->placed = record.placed;
+    if (version->ended && ends_with_successor(*version, record)) co_return has_ended();
     if (version->ended) {
       LedgerRecord late = record;
       late.sequence = kAllSequences;

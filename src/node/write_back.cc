@@ -360,6 +360,20 @@ Task<Status> WriteBack::drop(Version version) {
   co_return co_await core_.store.drop_staged(version->file);
 }
 
+Task<void> WriteBack::drop_superseded(Version version) {
+  Version old = std::exchange(version->supersedes, nullptr);
+  while (old != nullptr) {
+    Version older = std::exchange(old->supersedes, nullptr);
+    for (Ending& ending : take_records(old, EndReason::kReplaced, "")) {
+      version->earlier.push_back(std::move(ending.record));
+    }
+    old->successor = version;
+    Status dropped = co_await drop(old);
+    if (!dropped) core_.log.warning("dropping an old version: {}", dropped.error().to_string());
+    old = std::move(older);
+  }
+}
+
 // Going through all takes about a hundredth of the time for which the answer serves.
 const WriteBack::Totals& WriteBack::totals() const {
   SteadyTime now = core_.now();
@@ -511,6 +525,7 @@ Task<void> WriteBack::finish(Version version, ObjectInfo info) {
     if (!slept) co_return;  // it stays staged; the next upload meets it in the origin
   }
   end_records(version, EndReason::kCommitted, info.etag);
+  end_base(version);
   remove_name(version);
   version->committed = true;
   version->last_error.clear();

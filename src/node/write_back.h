@@ -52,12 +52,13 @@ struct StagedVersion {
   std::shared_ptr<ReplicatedVersion> replicated;  // shared with running sends; null: nothing
   std::unique_ptr<PackedRecord> recorded;         // the last record that its owners took; or null
   std::vector<LedgerRecord> earlier;  // of versions that it replaces, until it has a record itself
-  uint64_t sequence = 0;              // of its records
-  std::vector<NodeId> placed;         // nodes that may have records of it
-  bool ended = false;                 // no record of it may be made any more
-  std::string renamed_from;           // other nodes may have records of it under this name
-  bool ask_ledger = false;            // recovered: there may be a record
-  bool replicating = false;           // in the background, because somebody waits for it
+  std::weak_ptr<StagedVersion> successor;  // has, among those, the record of this one
+  uint64_t sequence = 0;                   // of its records
+  std::vector<NodeId> placed;              // nodes that may have records of it
+  bool ended = false;                      // no record of it may be made any more
+  std::string renamed_from;                // other nodes may have records of it under this name
+  bool ask_ledger = false;                 // recovered: there may be a record
+  bool replicating = false;                // in the background, because somebody waits for it
 
   // Upload.
   uint64_t order = 0;   // grows with each close on this node; 0: not closed
@@ -179,8 +180,11 @@ class WriteBack final : public WriterSide {
   Task<void> let_late_commits_pass(std::string path);
   // Waits until it is committed (or dropped). Fails with the last error at the deadline.
   Task<Status> wait_committed(Version version, Context context);
-  // Forgets it, in memory and in the store. halt() first.
+  // Forgets it, and what it supersedes, in memory and in the store. halt() first.
   Task<Status> drop(Version version);
+  // Forgets here what the version supersedes, as it is on this disk. On other nodes that stays
+  // until they have the version itself, which then ends it.
+  Task<void> drop_superseded(Version version);
 
   // --- for other nodes ---
   Task<std::optional<Local>> find_written(WriteName write) override;
@@ -193,6 +197,10 @@ class WriteBack final : public WriterSide {
   // After a restart: what other nodes have of it. Leaves ask_ledger set if they do not answer, or
   // none of those that do has a record: one that does not may have.
   Task<void> ask_ledger(Version version);
+  // The version that another node wrote and whose name is written anew, or taken away, by this one:
+  // by the write id of its commit. None: it was this node's.
+  std::optional<LedgerRecord> left_behind(const std::string& object,
+                                          const std::string& write_id) const;
   // Whether an ETag names a version that this node wrote and that has ended: other nodes may not
   // have heard of that.
   bool has_ended(const std::string& etag) const {
@@ -203,11 +211,11 @@ class WriteBack final : public WriterSide {
   void publish(const Version& version) { by_write_[version->record.write_id] = version; }
   // On the nodes that keep its record. One that ended meanwhile ends there too.
   Task<Status> put_record(Version version, LedgerRecord& record, Context context);
-  // On other nodes the old version stays until they have its successor, which then ends it.
-  void hand_over(const Version& old, const Version& successor);
   // It has ended: tells the other nodes, with the etag under which the origin has it (or empty).
   void end_records(const Version& version, EndReason reason, const std::string& etag);
-  // The same; returns when no node can bring it back.
+  // The same of what another node had written there.
+  void end_base(const Version& version);
+  // As end_records(); returns when no node can bring it back.
   Task<Status> end_now(Version version, EndReason reason, Context context);
 
   std::vector<BacklogItem> backlog(size_t items_max) const;
@@ -259,6 +267,7 @@ class WriteBack final : public WriterSide {
     std::string etag;
   };
   // What other nodes have to be told the end of. `etag`: under which the origin has the version.
+  static bool ends_with_successor(const StagedVersion& version, const LedgerRecord& record);
   std::vector<Ending> take_records(const Version& version, EndReason reason,
                                    const std::string& etag);
   // Its last record, or what stands for one that others may have; of all its generations.

@@ -124,10 +124,27 @@ LedgerRecord WriteBack::take_record(const Version& version) {
   return record;
 }
 
-void WriteBack::hand_over(const Version& old, const Version& successor) {
-  for (Ending& ending : take_records(old, EndReason::kReplaced, "")) {
-    successor->earlier.push_back(std::move(ending.record));
+std::optional<LedgerRecord> WriteBack::left_behind(const std::string& object,
+                                                   const std::string& write_id) const {
+  auto left = core_.replication != nullptr ? CommitName::parse(write_id) : std::nullopt;
+  if (!left || ended_writes_.contains(left->write.id) || is_written(left->write)) {
+    return std::nullopt;
   }
+  LedgerRecord record;
+  record.object = object;
+  record.write = left->write;
+  record.sequence = left->synced.value_or(kAllSequences);
+  return record;
+}
+
+void WriteBack::end_base(const Version& version) {
+  const std::string& etag = version->record.base_etag;
+  if (etag.empty()) return;  // it was not there
+  auto base = left_behind(version->record.object, version->base_write);
+  if (!base) return;
+  End end{EndReason::kCommitted, etag, {}};
+  end.commits.by_writer = {etag, base->write.generation, base->sequence};
+  core_.replication->remove_left_behind(std::move(*base), std::move(end));
 }
 
 void WriteBack::end_records(const Version& version, EndReason reason, const std::string& etag) {

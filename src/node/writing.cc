@@ -416,15 +416,7 @@ Task<Status> FileSystemImpl::seal(Inode& inode, bool close, Context context) {
     co_return saved;
   }
   if (close) write_back_.closed(version);
-  if (WriteBack::Version old = std::exchange(version->supersedes, nullptr)) {
-    while (old != nullptr) {
-      WriteBack::Version older = std::exchange(old->supersedes, nullptr);
-      write_back_.hand_over(old, version);
-      Status dropped = co_await write_back_.drop(old);
-      if (!dropped) core_.log.warning("dropping an old version: {}", dropped.error().to_string());
-      old = std::move(older);
-    }
-  }
+  co_await write_back_.drop_superseded(version);
   co_return Status();
 }
 

@@ -130,6 +130,12 @@ class Replication {
   Task<Status> end_record(LedgerRecord record, End end, Context context);
   // The same in the background, until it succeeds.
   void remove_record(LedgerRecord record, End end);
+  // Of a version that another node wrote, and whose name this one takes away or has written anew:
+  // ends it where a record of it is left. Its writer may have been lost before it told the end, and
+  // who acts in its place is to know that it came late. `record`: object, write and sequence count.
+  Task<Status> end_left_behind(LedgerRecord record, End end, Context context);
+  // The same in the background, until it succeeds.
+  void remove_left_behind(LedgerRecord record, End end);
   // Waits for the ends that are under way in the background, of the object and of what is below it.
   // Before then a removed file may come back with a node that has not been told.
   Task<Status> wait_ended(std::string path, Context context);
@@ -241,7 +247,8 @@ class Replication {
   Task<Status> read_from_nodes(const std::string& object, WriteName write, uint64_t offset,
                                ByteSpan into, const std::function<void(uint64_t)>& progress,
                                const std::vector<LedgerRecord>& records, Context context);
-  static Task<void> end_later(Replication* self, LedgerRecord record, End end);
+  using EndTask = Task<Status> (Replication::*)(LedgerRecord record, End end, Context context);
+  static Task<void> end_later(Replication* self, EndTask task, LedgerRecord record, End end);
   Task<void> end_at(NodeId node, Method method, std::string body);
 
   ReplicationParts parts_;

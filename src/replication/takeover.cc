@@ -506,7 +506,8 @@ Task<void> Takeover::end_uploaded(LedgerRecord record, EndReason reason, std::st
     if (!slept) co_return;  // the record is on its owners' disks still
   }
   End end{reason, etag, {}};
-  if (mine) end.commits.in_place = {std::move(etag), record.write.generation, record.sequence};
+  Commits::Commit& commit = mine ? end.commits.in_place : end.commits.by_writer;
+  commit = {std::move(etag), record.write.generation, record.sequence};
   // Its writer may have made later records of the same bytes: their replicas end now.
   if (record.sealed) record.sequence = kAllSequences;
   replication_.remove_record(std::move(record), std::move(end));

@@ -50,9 +50,9 @@ Task<Status> Replication::end_record(LedgerRecord record, End how, Context conte
   end.set_size(record.size);
   end.set_crcs(pack_crcs(record.chunk_crcs));
   // Of a version that goes on there may be a later record, on nodes that cannot be reached just
-  // now, and nothing but these replicas has its bytes. Only its writer knows; else holders find
-  // out.
-  bool final = record.sealed || record.writer == self();
+  // now, and nothing but these replicas has its bytes. Only its writer knows, and then ends all;
+  // else holders find out.
+  bool final = record.sealed || record.sequence == kAllSequences;
   for (const NodeId& node : record.holders) {
     if (final && usable(node)) spawn(node, Method::kReplicaEnd, end.SerializeAsString());
   }
@@ -76,7 +76,7 @@ Task<Status> Replication::take_back(std::string object, WriteName write, Context
 }
 
 Task<Status> Replication::take_back_stray(std::string object, std::string etag, Context context) {
-  parts_.log.debug("{}: taking back {}, it had been committed before", object, etag);
+  parts_.log.debug("{}: taking back {}, nobody wants it there", object, etag);
   Status removed =
       co_await parts_.origin.remove(object, Condition::match(std::move(etag)), context);
   bool gone = removed || removed.error().code() == Code::kNotFound ||
@@ -84,11 +84,20 @@ Task<Status> Replication::take_back_stray(std::string object, std::string etag, 
   co_return gone ? Status() : std::move(removed);
 }
 
-Task<void> Replication::end_later(Replication* self, LedgerRecord record, End end) {
+Task<Status> Replication::end_left_behind(LedgerRecord record, End end, Context context) {
+  auto standing = co_await ask_standing(record.object, record.write, record.sequence, context);
+  if (standing && !standing->earlier) co_return Status();
+  if (standing) record.add_placed(standing->placed);
+  if (record.home.empty()) record.home = record.object;
+  record.replicas = options_.replicas;
+  co_return co_await end_record(std::move(record), std::move(end), context);
+}
+
+Task<void> Replication::end_later(Replication* self, EndTask task, LedgerRecord record, End end) {
   auto under_way = self->ending_.emplace(record.object, record.write.id);
   bool said = false;
   while (true) {
-    Status ended = co_await self->end_record(record, end, self->limited(kEndLimit));
+    Status ended = co_await (self->*task)(record, end, self->limited(kEndLimit));
     if (ended) break;
     if (ended.error().code() != Code::kCancelled && !std::exchange(said, true)) {
       self->parts_.log.warning("the end of a version: {}; trying again", ended.error().to_string());
@@ -101,7 +110,11 @@ Task<void> Replication::end_later(Replication* self, LedgerRecord record, End en
 }
 
 void Replication::remove_record(LedgerRecord record, End end) {
-  gate_.spawn(end_later(this, std::move(record), std::move(end)));
+  gate_.spawn(end_later(this, &Replication::end_record, std::move(record), std::move(end)));
+}
+
+void Replication::remove_left_behind(LedgerRecord record, End end) {
+  gate_.spawn(end_later(this, &Replication::end_left_behind, std::move(record), std::move(end)));
 }
 
 bool Replication::is_ending(const std::string& object, const Hash128& write_id) const {
