@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/object_name.h"
+#include "replication/record_order.h"
 
 namespace shoal {
 
@@ -15,6 +16,9 @@ namespace {
 constexpr uint64_t kEntryBytes = 200;  // of the containers, about
 constexpr std::string_view kMarkerTag = "shoal-after:";
 constexpr auto kOriginLimit = std::chrono::seconds(60);
+// After the map has changed: until new owners have the records of their slots.
+constexpr auto kRecordsMove = std::chrono::seconds(10);
+constexpr auto kAskLimit = std::chrono::seconds(2);
 
 uint64_t bytes_of(const ObjectInfo& info) {
   uint64_t bytes = kEntryBytes + info.name.size() + info.etag.size();
@@ -97,13 +101,35 @@ Task<Result<AttributeCache::Head>> AttributeCache::ask_head(std::string object) 
   co_return answer;
 }
 
+Task<std::optional<LedgerRecord>> AttributeCache::find_waiting(std::string object,
+                                                               Context context) {
+  if (replication_ == nullptr) co_return std::nullopt;
+  SteadyTime now = world_.executor.now();
+  std::shared_ptr<const SlotMap> map = replication_->parts().view.map();
+  uint64_t version = map == nullptr ? 0 : map->version;
+  if (std::exchange(map_version_, version) != version) map_since_ = now;
+  std::optional<LedgerRecord> newest = replication_->ledger().visible(object);
+  if (newest || now - map_since_ > kRecordsMove) co_return newest;
+  auto records = co_await replication_->get_records(std::move(object),
+                                                    context.tightened(world_.executor, kAskLimit));
+  if (!records) co_return std::nullopt;
+  for (LedgerRecord& record : *records) {
+    if (!record.sealed) continue;  // seen by its writer only
+    if (!newest || comes_after(record, *newest)) newest = std::move(record);
+  }
+  // Who was away may not have heard of its end yet.
+  auto standing = newest ? co_await replication_->ask_standing(newest->object, newest->write,
+                                                               newest->sequence, context)
+                         : Result<Replication::Standing>(Replication::Standing());
+  if (standing && standing->ended) co_return std::nullopt;
+  co_return newest;
+}
+
 Task<Result<AttributeCache::Head>> AttributeCache::head(std::string object, Duration age_max,
                                                         Duration negative_age_max,
                                                         Context context) {
   SteadyTime begun = world_.executor.now();
-  std::optional<LedgerRecord> waiting;
-  if (replication_ != nullptr) waiting = replication_->ledger().visible(object);
-  if (waiting) {
+  if (auto waiting = co_await find_waiting(object, context)) {
     hits_.add();
     co_return Head{info_of(*waiting), begun};
   }

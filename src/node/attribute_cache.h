@@ -79,6 +79,9 @@ class AttributeCache {
     }
   };
   Task<Result<Page>> page_of(ListOptions options, Duration age_max, Context context);
+  // The newest version that waits for the origin: as known here, and for a while after the map has
+  // changed to others, who may have had the slot before.
+  Task<std::optional<LedgerRecord>> find_waiting(std::string object, Context context);
   Task<Result<Head>> ask_head(std::string object);
   Task<Result<Page>> ask_page(std::string key, ListOptions options);
 
@@ -86,6 +89,8 @@ class AttributeCache {
   Origin& origin_;
   const uint64_t bytes_max_;
   Replication* replication_ = nullptr;
+  uint64_t map_version_ = 0;  // seen by the last look-up
+  SteadyTime map_since_{};
   Counter& hits_;
   Counter& misses_;
   Gate gate_;
