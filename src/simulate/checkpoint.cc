@@ -100,6 +100,7 @@ class CheckpointLife : public ClusterWorld {
   void calm_down();
   void destroy_writer();
   void destroy_open_writer();
+  void destroy_committed_writer();
   void drain();
   void check_contents();
   void stop_all();
@@ -108,6 +109,8 @@ class CheckpointLife : public ClusterWorld {
   static Task<void> run_program(CheckpointLife* self, SimNode* node, SeededRandom random);
   static Task<void> write_some(CheckpointLife* self, SimNode* node, uint32_t count);
   static Task<void> write_again(CheckpointLife* self, SimNode* node);
+  static Task<void> take_name(CheckpointLife* self, SimNode* node, std::string path);
+  void cut_off_origin(const SimNode& but, Duration length);
   struct OpenWriter {
     std::string path;
     uint32_t syncs = 0;     // to make
@@ -246,6 +249,38 @@ void CheckpointLife::destroy_open_writer() {
   }
 }
 
+// Its file is in the origin, but nobody was told. Who acts in its place cannot reach the origin,
+// while its successor can, and takes the name.
+void CheckpointLife::destroy_committed_writer() {
+  if (random_.chance(0.6)) return;
+  SimNode& victim = *living()[random_.below(living().size())];
+  std::string path = CheckpointFiles::directory_of(victim.machine->name()) + "f0";
+  uint64_t running = 1;
+  spawn(victim, write_some(this, &victim, 1), &running);
+  auto committed = [&] { return running == 0 && files_.is_in_origin(path); };
+  if (!run_until(committed, minutes(10), "committing a file")) return;
+  crash_node(victim, CrashKind::kProcess, true);
+  boot(victim);
+  auto back = [&] { return victim.daemon != nullptr; };
+  if (!run_until(back, plan().cluster.grace + kSlack, "a successor's start")) return;
+  cut_off_origin(victim, disturb(seconds(1), seconds(40)));
+  ++running;
+  spawn(victim, take_name(this, &victim, path), &running);
+  if (!run_until([&] { return running == 0; }, minutes(10), "taking the name")) return;
+  if (!run_until([this] { return maps_agree(); }, plan().cluster.grace + kSlack,
+                 "agreement on the map")) {
+    log_maps();
+  }
+}
+
+void CheckpointLife::cut_off_origin(const SimNode& but, Duration length) {
+  for (SimNode& node : nodes_) {
+    if (&node == &but || !node.machine->running()) continue;
+    node.machine->process().http.set_partitioned(true);
+    sim_.at(length, [&node] { node.machine->process().http.set_partitioned(false); });
+  }
+}
+
 // It may hold replicas and records, and is away for so long that others take its place. While
 // those are asked to, some may not answer.
 SimNode* CheckpointLife::lose_holder(const SimNode& writer) {
@@ -312,6 +347,7 @@ void CheckpointLife::live() {
   }
   for (Phase phase : {&CheckpointLife::destroy_writer, &CheckpointLife::drain,
                       &CheckpointLife::destroy_open_writer, &CheckpointLife::drain,
+                      &CheckpointLife::destroy_committed_writer, &CheckpointLife::drain,
                       &CheckpointLife::check_contents, &CheckpointLife::stop_all}) {
     if (!failing()) (this->*phase)();
   }
@@ -346,6 +382,15 @@ Task<void> CheckpointLife::write_again(CheckpointLife* self, SimNode* node) {
   bool written =
       co_await program.rewrite(CheckpointFiles::directory_of(node->machine->name()) + "f0");
   static_cast<void>(written);  // nobody may live to see it
+}
+
+Task<void> CheckpointLife::take_name(CheckpointLife* self, SimNode* node, std::string path) {
+  CheckpointProgram program(self->ground_, self->files_, *node->daemon, self->random_.fork());
+  if (self->random_.chance(0.5)) {
+    bool written = co_await program.rewrite(path);
+    static_cast<void>(written);  // those who keep it are cut off from the origin only
+  }
+  co_await program.remove(path);
 }
 
 Task<void> CheckpointLife::write_open(CheckpointLife* self, SimNode* node, OpenWriter* writer) {

@@ -183,6 +183,12 @@ void CheckpointFiles::check_origin() {
   check_contested();
 }
 
+bool CheckpointFiles::is_in_origin(const std::string& path) const {
+  auto blob = ground_.account->service.find(kContainer, path);
+  std::string bytes = blob ? blob->content.to_string() : std::string();
+  return files_.at(path).may_be(blob ? &bytes : nullptr);
+}
+
 bool CheckpointFiles::is_kept_aside(const std::string& path, const std::string& got) const {
   if (!ground_.plan.lost_caches || !(ground_.plan.one_way || ground_.plan.partitions)) return false;
   const CheckpointFile& file = files_.at(path);

@@ -84,6 +84,8 @@ class CheckpointFiles {
   void poll();
   // Checker, at the end: the origin has what was acknowledged.
   void check_origin();
+  // Whether the origin has what the file is to be.
+  bool is_in_origin(const std::string& path) const;
   // Whether the file was made anew by a node that could not know of what it reads as now, and both
   // are kept: while nodes are cut off from each other, none may be reached that has a record of
   // what a destroyed node wrote, and its successor finds the name free.
@@ -110,6 +112,7 @@ class CheckpointProgram {
   Task<void> run();
   // The whole file anew; true: acknowledged.
   Task<bool> rewrite(std::string path);
+  Task<void> remove(std::string path);
   // A new file, synced `syncs` times and written on in between and after, sometimes over what it
   // began with; never closed. Each sync but the first waits until `may_sync` says so.
   Task<bool> write_open(std::string path, uint32_t syncs, std::function<bool(uint32_t)> may_sync);
@@ -126,7 +129,6 @@ class CheckpointProgram {
   Task<Status> write_contested(std::string path, ContestedFile::Version& version);
   Task<void> read_contested(std::string path);
   Task<bool> rename(std::string from, std::string to);
-  Task<void> remove(std::string path);
   Task<void> read(std::string path);
   void settle(const std::string& path, const FileState& state, const Status& status,
               const char* what);
