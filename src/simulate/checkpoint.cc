@@ -500,7 +500,7 @@ void CheckpointLife::lose_node() {
 
 void CheckpointLife::crash_node(SimNode& node, CrashKind kind, bool destroyed) {
   crash(node, kind);
-  files_.crashed(node.machine->name());
+  files_.crashed(node.machine->name(), destroyed);
   if (!destroyed) return;
   destroyed_ = true;
   log_.info("--- {} is destroyed", node.machine->name());

@@ -140,10 +140,12 @@ bool ContestedFile::must_be_kept(const Version& version) const {
          });
 }
 
-void CheckpointFiles::crashed(const std::string& machine) {
+void CheckpointFiles::crashed(const std::string& machine, bool destroyed) {
   for (auto& [path, file] : contested_) file.writers.erase(machine);
   for (auto& [path, file] : files_) {
-    if (path.starts_with(directory_of(machine))) file.busy = false;
+    if (!path.starts_with(directory_of(machine))) continue;
+    file.busy = false;
+    if (destroyed) file.before_loss = file.ever.size();
   }
 }
 
@@ -193,6 +195,10 @@ bool CheckpointFiles::is_kept_aside(const std::string& path, const std::string& 
   if (!ground_.plan.lost_caches || !(ground_.plan.one_way || ground_.plan.partitions)) return false;
   const CheckpointFile& file = files_.at(path);
   if (!file.ever_was(&got)) return false;
+  auto before_loss = file.ever.begin() + static_cast<std::ptrdiff_t>(file.before_loss);
+  bool left = std::any_of(file.ever.begin(), before_loss,
+                          [&](const FileState& state) { return state.is(&got); });
+  if (left && file.may_be(nullptr)) return true;
   for (const std::string& name : ground_.account->service.names(kContainer, path + ".conflict-")) {
     std::string bytes = ground_.account->service.find(kContainer, name)->content.to_string();
     if (file.may_be(&bytes)) return true;

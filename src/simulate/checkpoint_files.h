@@ -33,6 +33,7 @@ struct FileState {
 struct CheckpointFile {
   std::vector<FileState> possible;  // now
   std::vector<FileState> ever;      // from the beginning
+  size_t before_loss = 0;           // of those: until its machine was last destroyed
   uint64_t changes = 0;             // operations begun
   bool busy = false;                // an operation is under way
   std::string etag;                 // last seen in the origin
@@ -79,7 +80,7 @@ class CheckpointFiles {
   std::map<std::string, CheckpointFile>& all() { return files_; }
   ContestedFile& contested(const std::string& path) { return contested_[path]; }
   // The machine died: what its programs were at is in doubt.
-  void crashed(const std::string& machine);
+  void crashed(const std::string& machine, bool destroyed);
   // Checker: whatever stands in the origin is one of the versions that there ever were.
   void poll();
   // Checker, at the end: the origin has what was acknowledged.
@@ -88,7 +89,8 @@ class CheckpointFiles {
   bool is_in_origin(const std::string& path) const;
   // Whether the file was made anew by a node that could not know of what it reads as now, and both
   // are kept: while nodes are cut off from each other, none may be reached that has a record of
-  // what a destroyed node wrote, and its successor finds the name free.
+  // what a destroyed node wrote, and its successor finds the name free. If the successor takes its
+  // own away from there again, what the destroyed node wrote is left.
   bool is_kept_aside(const std::string& path, const std::string& got) const;
 
   static std::string directory_of(const std::string& machine) { return "ckpt/" + machine + "/"; }
