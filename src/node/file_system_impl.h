@@ -230,9 +230,10 @@ class FileSystemImpl final : public FileSystem {
   Task<Status> await_origin(Inode& inode, Context context);
   Task<Status> await_origin_below(std::string directory, Context context);
   Task<Status> await_ends(std::string path, Context context);
-  // By the write id of its commit, what another node had written under the name, if anything.
-  static std::string base_of(const Inode& inode);
-  Task<Status> end_left_behind(std::string path, std::string write_id, Context context);
+  // What another node had written under the name, if anything; to be ended once the name is taken
+  // away in the origin.
+  std::optional<WriteBack::LeftBehind> left_behind(const Inode& inode) const;
+  Task<Status> end_left_behind(std::optional<WriteBack::LeftBehind> left, Context context);
 
   void on_committed(const WriteBack::Version& version, const ObjectInfo& info);
   void on_conflicted(const WriteBack::Version& version, const std::string& object);

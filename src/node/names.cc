@@ -460,7 +460,7 @@ Task<Status> FileSystemImpl::remove_file_locked(Inode& directory, Inode& inode, 
   }
   WriteBack::Version version = inode.staged;
   Status told;  // an error when a lost node may bring the version back
-  if (remove_object) told = co_await end_left_behind(path, base_of(inode), context);
+  if (remove_object) told = co_await end_left_behind(left_behind(inode), context);
   if (version != nullptr) {
     EndReason reason = remove_object ? EndReason::kGone : EndReason::kReplaced;
     Status ended = co_await write_back_.end_now(version, reason, context);

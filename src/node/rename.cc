@@ -169,7 +169,7 @@ Task<Status> FileSystemImpl::rename_file_locked(Inode& source, Inode& to_directo
   if (target != nullptr && target->staged) co_await write_back_.halt(target->staged);
   SHOAL_CO_RETURN_IF_ERROR(co_await await_ends(from_path, context));
   WriteBack::Version version = source.staged;
-  std::string base = base_of(source);
+  auto left = left_behind(source);
   Status told;  // an error when other nodes may know the old name only
   if (version != nullptr) {
     SHOAL_CO_RETURN_IF_ERROR(co_await rename_staged(source, from_path, to_path, target, context));
@@ -178,7 +178,7 @@ Task<Status> FileSystemImpl::rename_file_locked(Inode& source, Inode& to_directo
     SHOAL_CO_RETURN_IF_ERROR(co_await expect_copy(source, target, context));
     SHOAL_CO_RETURN_IF_ERROR(co_await rename_clean(source, from_path, to_path, context));
   }
-  if (told) told = co_await end_left_behind(from_path, std::move(base), context);
+  if (told) told = co_await end_left_behind(std::move(left), context);
   if (target != nullptr) {
     WriteBack::Version replaced = target->staged;
     Status removed = co_await remove_file(to_directory, *target, false, context);

@@ -324,18 +324,19 @@ Task<Status> FileSystemImpl::await_ends(std::string path, Context context) {
   co_return co_await core_.replication->wait_ended(std::move(path), context);
 }
 
-std::string FileSystemImpl::base_of(const Inode& inode) {
-  return inode.staged != nullptr ? inode.staged->base_write : inode.attributes.write_id;
+std::optional<WriteBack::LeftBehind> FileSystemImpl::left_behind(const Inode& inode) const {
+  const StagedVersion* staged = inode.staged.get();
+  return write_back_.left_behind(tree_.path(inode),
+                                 staged ? staged->base_write : inode.attributes.write_id,
+                                 staged ? staged->record.base_etag : inode.etag);
 }
 
-// After its name was taken away in the origin: what has to be there still is read before.
-Task<Status> FileSystemImpl::end_left_behind(std::string path, std::string write_id,
+Task<Status> FileSystemImpl::end_left_behind(std::optional<WriteBack::LeftBehind> left,
                                              Context context) {
-  auto left = write_back_.left_behind(path, write_id);
   if (!left) co_return Status();
   context = context.tightened(core_.executor(), core_.options.replication.ack_timeout);
-  co_return co_await core_.replication->end_left_behind(std::move(*left),
-                                                        {EndReason::kGone, "", {}}, context);
+  co_return co_await core_.replication->end_left_behind(std::move(left->record),
+                                                        std::move(left->end), context);
 }
 
 // What another node wrote has to be in the origin before it is changed there.

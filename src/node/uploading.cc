@@ -136,7 +136,6 @@ Task<void> WriteBack::keep_replicated() {
   }
 }
 
-// Whether another version ends it, as it was handed over meanwhile; then on these nodes, too.
 bool WriteBack::ends_with_successor(const StagedVersion& version, const LedgerRecord& record) {
   for (Version next = version.successor.lock(); next != nullptr; next = next->successor.lock()) {
     for (LedgerRecord& earlier : next->earlier) {

@@ -197,10 +197,15 @@ class WriteBack final : public WriterSide {
   // After a restart: what other nodes have of it. Leaves ask_ledger set if they do not answer, or
   // none of those that do has a record: one that does not may have.
   Task<void> ask_ledger(Version version);
-  // The version that another node wrote and whose name is written anew, or taken away, by this one:
-  // by the write id of its commit. None: it was this node's.
-  std::optional<LedgerRecord> left_behind(const std::string& object,
-                                          const std::string& write_id) const;
+  // A version that another node wrote, and whose name this one takes away or has written anew.
+  // None: it was this node's. `write_id`: as in its metadata; `etag`: empty or un-uploaded where it
+  // was not in the origin.
+  struct LeftBehind {
+    LedgerRecord record;
+    End end;
+  };
+  std::optional<LeftBehind> left_behind(std::string object, const std::string& write_id,
+                                        const std::string& etag) const;
   // Whether an ETag names a version that this node wrote and that has ended: other nodes may not
   // have heard of that.
   bool has_ended(const std::string& etag) const {
@@ -266,8 +271,9 @@ class WriteBack final : public WriterSide {
     EndReason reason;
     std::string etag;
   };
-  // What other nodes have to be told the end of. `etag`: under which the origin has the version.
+  // Whether another version ends it, as it was handed over meanwhile; then on these nodes, too.
   static bool ends_with_successor(const StagedVersion& version, const LedgerRecord& record);
+  // What other nodes have to be told the end of. `etag`: under which the origin has the version.
   std::vector<Ending> take_records(const Version& version, EndReason reason,
                                    const std::string& etag);
   // Its last record, or what stands for one that others may have; of all its generations.

@@ -124,27 +124,33 @@ LedgerRecord WriteBack::take_record(const Version& version) {
   return record;
 }
 
-std::optional<LedgerRecord> WriteBack::left_behind(const std::string& object,
-                                                   const std::string& write_id) const {
+// What was in the origin was committed, so any other object of that write came late. It is not
+// gone: that would take away whatever has its write id there, be it a copy under its old name.
+std::optional<WriteBack::LeftBehind> WriteBack::left_behind(std::string object,
+                                                            const std::string& write_id,
+                                                            const std::string& etag) const {
   auto left = core_.replication != nullptr ? CommitName::parse(write_id) : std::nullopt;
   if (!left || ended_writes_.contains(left->write.id) || is_written(left->write)) {
     return std::nullopt;
   }
-  LedgerRecord record;
-  record.object = object;
-  record.write = left->write;
-  record.sequence = left->synced.value_or(kAllSequences);
-  return record;
+  LeftBehind base;
+  base.record.object = std::move(object);
+  base.record.write = left->write;
+  base.record.sequence = left->synced.value_or(kAllSequences);
+  base.end.reason = EndReason::kGone;
+  if (!etag.empty() && !is_unuploaded(etag)) {
+    base.end = {EndReason::kCommitted, etag, {}};
+    base.end.commits.by_writer = {etag, left->write.generation, base.record.sequence};
+  }
+  return base;
 }
 
 void WriteBack::end_base(const Version& version) {
   const std::string& etag = version->record.base_etag;
   if (etag.empty()) return;  // it was not there
-  auto base = left_behind(version->record.object, version->base_write);
+  auto base = left_behind(version->record.object, version->base_write, etag);
   if (!base) return;
-  End end{EndReason::kCommitted, etag, {}};
-  end.commits.by_writer = {etag, base->write.generation, base->sequence};
-  core_.replication->remove_left_behind(std::move(*base), std::move(end));
+  core_.replication->remove_left_behind(std::move(base->record), std::move(base->end));
 }
 
 void WriteBack::end_records(const Version& version, EndReason reason, const std::string& etag) {
