@@ -147,7 +147,7 @@ std::optional<WriteBack::LeftBehind> WriteBack::left_behind(std::string object,
 
 void WriteBack::end_base(const Version& version) {
   const std::string& etag = version->record.base_etag;
-  if (etag.empty()) return;  // it was not there
+  if (etag.empty() || is_unuploaded(etag)) return;  // it was not there
   auto base = left_behind(version->record.object, version->base_write, etag);
   if (!base) return;
   core_.replication->remove_left_behind(std::move(base->record), std::move(base->end));
